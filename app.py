@@ -1,0 +1,107 @@
+"""Sidecast: an AI co-host that a chat router calls. `python app.py` serves it; `scripts/serve` brings its parts too.
+
+The main path: routes/interactions.py → services/intake.py → services/worker.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+import uvloop
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from quart import Quart, Response, g
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+from config import BODY_TIMEOUT, MAX_EVENT_BYTES, ConfigError, Settings, load_settings
+from routes import dev, health, interactions
+from routes.context import adopt_request_id
+from routes.errors import register_error_handlers
+from services.database import DatabaseUnavailable, MigrationError
+from services.logs import open_log
+from services.sidecast import Sidecast
+
+
+def create_app(settings: Settings) -> Quart:
+    """The app and, as `app.extensions["sidecast"]`, its services, which `open_app` and `close_app` start and stop.
+
+    Raises ValueError where the settings name a provider there is none of.
+    """
+    app = Quart(__name__, static_folder=None)
+    app.config.update(MAX_CONTENT_LENGTH=MAX_EVENT_BYTES, BODY_TIMEOUT=BODY_TIMEOUT)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    log = open_log(settings)
+    services = Sidecast(settings, log)
+    app.extensions["sidecast"] = services
+    for blueprint in (interactions.blueprint, health.blueprint, dev.blueprint):
+        app.register_blueprint(blueprint)
+    register_error_handlers(app, log)
+
+    @app.before_request
+    async def begin() -> None:
+        await adopt_request_id()
+        clear_contextvars()
+        bind_contextvars(request_id=g.request_id)
+
+    @app.after_request
+    async def finish(response: Response) -> Response:
+        response.headers["X-Request-ID"] = g.request_id
+        return response
+
+    app.before_serving(services.open)
+    app.after_serving(services.close)
+    return app
+
+
+def server_config(settings: Settings) -> Config:
+    """Hypercorn for one process: plain HTTP/1.1, which is what routers and proxies speak to it."""
+    config = Config()
+    config.bind = [f"{settings.bind_host}:{settings.module_port}"]
+    config.alpn_protocols = ["http/1.1"]
+    config.include_server_header = False
+    config.keep_alive_timeout = 75
+    config.keep_alive_max_requests = 1_000_000
+    config.graceful_timeout = 2
+    config.shutdown_timeout = settings.drain_timeout + 10
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    return config
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    app = create_app(settings)
+    services: Sidecast = app.extensions["sidecast"]
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        services.intake.closed = True
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+    async def until_stopped() -> None:
+        await stopping.wait()
+
+    await serve(app, server_config(settings), shutdown_trigger=until_stopped)
+
+
+def main() -> int:
+    """The exit code: 0 after a stop, 2 when it cannot start and a restart would not help."""
+    try:
+        settings = load_settings()
+        if not settings.database_url:
+            raise ConfigError("DATABASE_URL: not set; scripts/serve brings a PostgreSQL, or set it to yours")
+        uvloop.run(run(settings))
+    except (ConfigError, MigrationError, DatabaseUnavailable, ValueError) as error:
+        print(f"Sidecast cannot start.\n{error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Settings of the service, read once from the environment.
+
+Every variable has a default that works. A bad value stops the start with a message that names the
+variable, what is wrong with it and what is allowed; a value is never repeated in it, since it may be a key.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+# Timeouts and sizes that are not settings: every outbound call takes one of these or a setting. Seconds.
+CONNECT_TIMEOUT = 3.0
+DATABASE_TIMEOUT = 5.0
+VALKEY_TIMEOUT = 0.5
+ROUTER_TIMEOUT = 10.0
+PROBE_TIMEOUT = 1.5
+BODY_TIMEOUT = 10
+MAX_EVENT_BYTES = 64 * 1024
+
+DEFAULT_TEMPERATURE = 0.7
+
+Provider = Literal["embedded", "ollama", "waddleai"]
+
+# Set to nothing, these are nothing; every other variable set to nothing keeps its default.
+EMPTY_COUNTS = frozenset({"response_prefix", "question_triggers", "event_response_types", "bot_names"})
+
+
+def _split(value: object) -> object:
+    """Split `a, b,c` at its commas; an empty text is an empty list."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _strip_slash(value: str) -> str:
+    return value.rstrip("/")
+
+
+def _check_url(value: str) -> str:
+    if value and not value.startswith(("http://", "https://")):
+        raise ValueError("must start with http:// or https://")
+    return value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+Url = Annotated[str, AfterValidator(_check_url), AfterValidator(_strip_slash)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Tokens = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class Settings(BaseSettings):
+    """One field a variable; the description of each is its line in the README."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    # --- the service
+    module_name: str = Field("ai_interaction_module", description="Name in replies, logs and `/status`.")
+    module_version: str = Field("0.1.0", description="Version in `/status`.")
+    module_port: Port = Field(8005, description="Port the service listens on.")
+    bind_host: str = Field("127.0.0.1", description="Address the service listens on; `0.0.0.0` for all.")
+    data_dir: str = Field("./data", description="Where the embedded parts and the first run's keys are kept.")
+    database_url: str = Field(
+        "", description="PostgreSQL 15 or newer to use; empty: the embedded PostgreSQL of `scripts/serve`."
+    )
+    redis_url: str = Field(
+        "", description="Valkey or Redis to use; empty: the embedded Valkey of `scripts/serve`, else memory only."
+    )
+    max_concurrent_requests: int = Field(
+        10, ge=1, le=1000, description="Events answered at once; more wait in PostgreSQL."
+    )
+    reply_ttl: Seconds = Field(
+        90, description="Seconds after receipt when an unanswered event expires: nobody wants a late hello."
+    )
+    delivery_ttl: Seconds = Field(300, description="Seconds a reply is offered to the router before it is given up.")
+    lease_seconds: Seconds = Field(
+        30, description="Seconds an instance holds an event without a sign of life before another takes it."
+    )
+    max_attempts: int = Field(3, ge=1, le=100, description="Times an event is tried before it ends as `failed`.")
+    drain_timeout: Seconds = Field(20, description="Seconds a stopping instance gives to what it has begun.")
+    auto_register: bool = Field(
+        True, description="Make a community for a channel seen for the first time; off: such events are refused."
+    )
+
+    # --- keys
+    secret_key: SecretStr = Field(
+        SecretStr(""), description="Secret that hashes of user ids and events are keyed with; made by a first run."
+    )
+    valid_api_keys: Secrets = Field((), description="Admin keys, comma-separated; made by a first run.")
+
+    # --- the router
+    router_api_url: Url = Field("", description="Where replies go; empty: the development router built in.")
+    router_response_path: str = Field(
+        "/response", pattern="^/", description="Path below `ROUTER_API_URL` that replies are posted to."
+    )
+    router_response_format: Literal["full", "compact"] = Field(
+        "full", description="Shape of a reply; `compact` has `event_id`, `response`, `platform`, `channel_id` alone."
+    )
+    router_api_key: SecretStr = Field(SecretStr(""), description="Bearer key sent to the router.")
+    router_callback_secret: SecretStr = Field(
+        SecretStr(""), description="Signs replies by Standard Webhooks (`whsec_…` in base64, or any text)."
+    )
+
+    # --- the model
+    ai_provider: Provider = Field("embedded", description="Which provider answers first.")
+    ai_model: str = Field("", description="Model of that provider; empty: the provider's own setting.")
+    ai_temperature: Temperature | None = Field(
+        None, description="How freely the model answers; empty: 0.7, and 0.2 for the small embedded model."
+    )
+    ai_max_tokens: Tokens = Field(150, description="Longest answer in tokens; 150 fill a chat message.")
+    ai_fallbacks: Words = Field((), description="Providers tried after it: `provider/model,…`, in order.")
+    request_timeout: Seconds = Field(30, description="Seconds one call of the embedded model may take.")
+    embedded_model_path: str = Field("", description="Another GGUF file for the embedded model.")
+    embedded_model_url: Url = Field("", description="Where the embedded model listens; set by `scripts/serve`.")
+    embedded_model_key: SecretStr = Field(SecretStr(""), description="Its key; set by `scripts/serve`.")
+    ollama_host: str = Field("localhost", description="Host of the Ollama server.")
+    ollama_port: Port = Field(11434, description="Port of the Ollama server.")
+    ollama_use_tls: bool = Field(False, description="Speak https to Ollama.")
+    ollama_cert_path: str = Field("", description="CA certificate (PEM) that Ollama's is checked against.")
+    ollama_verify_ssl: bool = Field(True, description="Check Ollama's certificate.")
+    ollama_model: str = Field("llama3.2", description="Model asked of Ollama.")
+    ollama_temperature: Temperature | None = Field(None, description="Instead of `AI_TEMPERATURE` for Ollama.")
+    ollama_max_tokens: Tokens | None = Field(None, description="Instead of `AI_MAX_TOKENS` for Ollama.")
+    ollama_timeout: Seconds = Field(30, description="Seconds one call of Ollama may take.")
+    waddleai_base_url: Url = Field(
+        "http://waddleai-proxy:8000", description="The WaddleAI proxy, with or without `/v1` at the end."
+    )
+    waddleai_api_key: SecretStr = Field(SecretStr(""), description="Its key, `wa-…`.")
+    waddleai_model: str = Field("auto", description="Model asked of WaddleAI; `auto` lets the proxy choose.")
+    waddleai_preferred_model: str = Field("", description="Model asked of WaddleAI instead of `auto`.")
+    waddleai_temperature: Temperature | None = Field(None, description="Instead of `AI_TEMPERATURE` for WaddleAI.")
+    waddleai_max_tokens: Tokens | None = Field(None, description="Instead of `AI_MAX_TOKENS` for WaddleAI.")
+    waddleai_timeout: Seconds = Field(30, description="Seconds one call of WaddleAI may take.")
+
+    # --- what it says, and when
+    system_prompt: str = Field(
+        "You are the friendly co-host of a live stream's chat. Answer in one or two short sentences, "
+        "at most 200 characters, in plain text.",
+        max_length=2000,
+        description="What the model is told before everything else.",
+    )
+    response_prefix: str = Field("🤖 ", max_length=50, description="Put before every reply.")
+    question_triggers: Words = Field(
+        ("?",), description="Signs and words that make a message a question; words match whole words."
+    )
+    respond_to_events: bool = Field(True, description="Answer events (follows, raids, …) as well as chat.")
+    event_response_types: Words = Field(
+        ("subscription", "gift_subscription", "follow", "donation", "cheer", "raid", "boost", "member_join"),
+        description="Events that are answered.",
+    )
+    bot_names: Words = Field(
+        ("nightbot", "streamelements", "streamlabs", "moobot", "fossabot", "wizebot", "botisimo", "sery_bot"),
+        description="User names that are never answered.",
+    )
+    enable_chat_context: bool = Field(True, description="Remember what each user said and was answered.")
+    context_history_limit: int = Field(5, ge=0, le=100, description="Exchanges of a user that a prompt shows.")
+    context_ttl: Seconds = Field(1800, description="Seconds after its last word that a conversation is forgotten.")
+
+    # --- logs
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least level written; `system` and `audit` lines are always written."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto`: console on a terminal, JSON elsewhere."
+    )
+    log_dir: str = Field("", description="Folder for a log file as well (10 MB each, 5 kept); empty: none.")
+    enable_syslog: bool = Field(False, description="Write to the local syslog as well.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if value != "" or name in EMPTY_COUNTS}
+
+
+class ConfigError(Exception):
+    """The environment holds a value that cannot be used; the text is for the person who set it."""
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment; `overrides` go before it. Raises ConfigError."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem["loc"], problem["msg"]) for problem in error.errors())) from None
+
+
+def _explain(location: tuple[int | str, ...], problem: str) -> str:
+    name = str(location[0])
+    allowed = allowed_values(Settings.model_fields[name])
+    return f"{name.upper()}: {problem}" + (f" (allowed: {allowed})" if allowed else "")
+
+
+def allowed_values(field: FieldInfo) -> str:
+    """The values a field takes, as a person would write them; empty where any text goes."""
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(get_args(field.annotation))
+    if field.annotation is bool:
+        return "true, false"
+    bounds = _bounds(field)
+    if "max_length" in bounds:
+        return f"at most {bounds['max_length']} characters"
+    if "gt" in bounds or "ge" in bounds:
+        low = f"more than {bounds['gt']}" if "gt" in bounds else f"{bounds['ge']}"
+        return f"{low} to {bounds['le']}"
+    return ""
+
+
+def _bounds(field: FieldInfo) -> dict[str, int]:
+    """The limits in a field's metadata, those inside `X | None` included."""
+    metadata = list(field.metadata)
+    for part in get_args(field.annotation):
+        for extra in getattr(part, "__metadata__", ()):
+            metadata.extend(getattr(extra, "metadata", ()))
+    names = ("gt", "ge", "le", "max_length")
+    return {name: getattr(item, name) for item in metadata for name in names if getattr(item, name, None) is not None}

@@ -1,0 +1,1 @@
+"""How models are reached: one protocol, one adapter a module."""

@@ -1,0 +1,120 @@
+"""One strict reader for every JSON body: what other JSON parsers would read differently is refused with 400."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from quart import request
+
+from routes.errors import APIError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_DEPTH = 50
+_MAX_DIGITS = 19
+_UNSAFE = re.compile("[\x00\ud800-\udfff]")
+
+
+async def read_body(model: type[Model]) -> Model:
+    """The request's body as `model`. Raises APIError 400 with each field's problem, 413 or 415."""
+    if request.mimetype != "application/json":
+        raise APIError(415, "UNSUPPORTED_MEDIA_TYPE", "The body must be application/json.")
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise APIError(415, "UNSUPPORTED_MEDIA_TYPE", "A compressed body is not taken.")
+    raw = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+    try:
+        return model.model_validate(parse(raw))
+    except ValidationError as error:
+        raise APIError(400, "INVALID_REQUEST", "The request has invalid fields.", _details(error)) from None
+
+
+def parse(raw: bytes) -> Any:
+    """Strict JSON: UTF-8, no duplicate keys, no NaN, 50 levels, 64-bit numbers, no U+0000 or lone surrogates."""
+    try:
+        text = raw.decode("utf-8")
+        if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+            _check_depth(text)
+        value = _DECODER.decode(text)
+    except UnicodeDecodeError:
+        _refuse("the body is not UTF-8")
+    except json.JSONDecodeError as error:
+        _refuse(f"the body is not JSON: {error.msg} at character {error.pos}")
+    if b"\\u" in raw:
+        _check_texts(value)
+    return value
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise APIError(400, "INVALID_REQUEST", "The body cannot be read.", [{"field": "body", "problem": problem}])
+
+
+def _details(error: ValidationError) -> list[dict[str, str]]:
+    """The name of each bad field and the rule it breaks; values are not repeated."""
+    return [
+        {"field": ".".join(map(str, problem["loc"])) or "body", "problem": problem["msg"]}
+        for problem in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        _refuse("a key stands twice in one object")
+    return made
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits.lstrip("-")) > _MAX_DIGITS or not -(2**63) <= (number := int(digits)) < 2**63:
+        _refuse("a number is beyond 64 bits")
+    return number
+
+
+def _fraction(digits: str) -> float:
+    number = float(digits)
+    if number in {float("inf"), float("-inf")}:
+        _refuse("a number is beyond what a double holds")
+    return number
+
+
+def _constant(name: str) -> NoReturn:
+    _refuse(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_whole_number, parse_float=_fraction, parse_constant=_constant
+)
+
+
+def _check_depth(text: str) -> None:
+    """Refuse what is nested deeper than 50 levels before a recursive parser sees it."""
+    depth = 0
+    quoted = escaped = False
+    for sign in text:
+        if quoted:
+            quoted = escaped or sign != '"'
+            escaped = sign == "\\" and not escaped
+        elif sign == '"':
+            quoted = True
+        elif sign in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                _refuse(f"the body is nested deeper than {MAX_DEPTH} levels")
+        elif sign in "]}":
+            depth -= 1
+
+
+def _check_texts(value: Any) -> None:
+    """Refuse texts that PostgreSQL or UTF-8 cannot hold."""
+    if isinstance(value, str):
+        if _UNSAFE.search(value):
+            _refuse("a text holds U+0000 or half of a surrogate pair")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _check_texts(key)
+            _check_texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_texts(inner)

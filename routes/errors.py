@@ -1,0 +1,83 @@
+"""Errors as JSON, all of them: `{"success": false, "error": {"code", "message", "details"}}`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from quart import Quart, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from services.database import DatabaseUnavailable
+from services.logs import Log
+
+RETRY_SECONDS = "1"
+
+_CODES = {
+    400: "INVALID_REQUEST",
+    401: "UNAUTHORIZED",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    408: "REQUEST_TIMEOUT",
+    409: "CONFLICT",
+    413: "TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+    429: "RATE_LIMITED",
+    503: "SERVICE_UNAVAILABLE",
+}
+_MESSAGES = {
+    404: "There is nothing at this path.",
+    405: "This path does not take this method.",
+    408: "The request's body did not arrive in time.",
+    413: "The request's body is too large.",
+}
+
+
+@dataclass
+class APIError(Exception):
+    """An answer that is an error; `details` name fields and what is wrong with them."""
+
+    status: int
+    code: str
+    message: str
+    details: list[dict[str, str]] = field(default_factory=list)
+
+
+def register_error_handlers(app: Quart, log: Log) -> None:
+    """Every error of every route ends in one of these."""
+
+    @app.errorhandler(APIError)
+    async def api_error(error: APIError) -> Response:
+        return render(error)
+
+    @app.errorhandler(HTTPException)
+    async def http_error(error: HTTPException) -> Response:
+        status = error.code or 500
+        message = _MESSAGES.get(status, error.name + ".")
+        answer = render(APIError(status, _CODES.get(status, "INVALID_REQUEST"), message))
+        answer.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
+        return answer
+
+    @app.errorhandler(DatabaseUnavailable)
+    async def database_away(_error: DatabaseUnavailable) -> Response:
+        return render(APIError(503, "SERVICE_UNAVAILABLE", "The database is not available; try again."))
+
+    @app.errorhandler(Exception)
+    async def bug(error: Exception) -> Response:
+        # The edge that must not die: whatever a route did not foresee is logged with its traceback, and the caller
+        # is told nothing of it.
+        log.error("request.failed", f"{request.method} {request.path} failed", result="ERROR", exc_info=error)
+        return render(APIError(500, "INTERNAL_ERROR", "Something went wrong on our side."))
+
+
+def render(error: APIError) -> Response:
+    """The error as a response."""
+    body: dict[str, Any] = {"code": error.code, "message": error.message, "details": error.details}
+    response: Response = jsonify({"success": False, "error": body})
+    response.status_code = error.status
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if error.status in {429, 503}:
+        response.headers["Retry-After"] = RETRY_SECONDS
+    return response

@@ -1,0 +1,149 @@
+"""What each user said in each community and was answered: in memory first, Valkey behind it.
+
+Keys hold the community, so that one never reads another's. Valkey away: memory goes on alone, and `/health` says so.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from uuid import UUID
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from config import VALKEY_TIMEOUT, Settings
+from services.logs import Log
+
+MAX_USERS = 10_000
+MAX_TEXT = 1_000
+MAX_CONNECTIONS = 20
+PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What a user said and what was answered, each at most 1,000 characters."""
+
+    said: str
+    answered: str
+
+
+@dataclass(frozen=True)
+class UserKey:
+    """A user of a platform in a community."""
+
+    community_id: UUID
+    platform: str
+    user_id: str
+
+    def __str__(self) -> str:
+        return f"sidecast:{{{self.community_id}}}:context:{self.platform}:{self.user_id}"
+
+
+class CacheManager:
+    """Conversations of the last `CONTEXT_TTL` seconds, `CONTEXT_HISTORY_LIMIT` exchanges of each user."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self._limit = settings.context_history_limit if settings.enable_chat_context else 0
+        self._ttl = settings.context_ttl
+        self._log = log
+        self._memory: OrderedDict[UserKey, tuple[float, list[Exchange]]] = OrderedDict()
+        self._valkey = _connect(settings.redis_url) if settings.redis_url else None
+        self._away_since: float | None = None
+        self._retry_at = 0.0
+
+    @property
+    def has_valkey(self) -> bool:
+        return self._valkey is not None
+
+    async def close(self) -> None:
+        if self._valkey is not None:
+            await self._valkey.aclose()
+
+    async def history(self, user: UserKey) -> list[Exchange]:
+        """The user's exchanges in this community, oldest first."""
+        if not self._limit:
+            return []
+        known = self._memory.get(user)
+        if known and known[0] > time.monotonic():
+            return known[1]
+        exchanges = await self._read(user)
+        self._keep(user, exchanges)
+        return exchanges
+
+    async def remember(self, user: UserKey, said: str, answered: str) -> None:
+        """Add an exchange; the oldest one beyond the limit goes."""
+        if not self._limit:
+            return
+        exchange = Exchange(said[:MAX_TEXT], answered[:MAX_TEXT])
+        self._keep(user, [*await self.history(user), exchange][-self._limit :])
+        await self._write(user, exchange)
+
+    async def ping(self) -> None:
+        """Raises RedisError or OSError."""
+        if self._valkey is not None:
+            await self._valkey.ping()
+
+    def _keep(self, user: UserKey, exchanges: list[Exchange]) -> None:
+        self._memory[user] = (time.monotonic() + self._ttl, exchanges)
+        self._memory.move_to_end(user)
+        if len(self._memory) > MAX_USERS:
+            self._memory.popitem(last=False)
+
+    async def _read(self, user: UserKey) -> list[Exchange]:
+        if self._valkey is None or time.monotonic() < self._retry_at:
+            return []
+        try:
+            entries = await self._valkey.lrange(str(user), -self._limit, -1)
+        except (RedisError, OSError) as error:
+            self._note_away(error)
+            return []
+        self._note_back()
+        return [Exchange(**json.loads(entry)) for entry in entries]
+
+    async def _write(self, user: UserKey, exchange: Exchange) -> None:
+        if self._valkey is None or time.monotonic() < self._retry_at:
+            return
+        entry = json.dumps({"said": exchange.said, "answered": exchange.answered}, ensure_ascii=False)
+        try:
+            async with self._valkey.pipeline(transaction=True) as pipe:
+                pipe.rpush(str(user), entry)
+                pipe.ltrim(str(user), -self._limit, -1)
+                pipe.pexpire(str(user), int(self._ttl * 1000))
+                await pipe.execute()
+        except (RedisError, OSError) as error:
+            self._note_away(error)
+        else:
+            self._note_back()
+
+    def _note_away(self, error: Exception) -> None:
+        self._retry_at = time.monotonic() + PAUSE_SECONDS
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            message = f"Valkey does not answer ({type(error).__name__}); conversations are kept in memory alone"
+            self._log.error("cache.away", message, result="ERROR")
+
+    def _note_back(self) -> None:
+        if self._away_since is not None:
+            seconds = round(time.monotonic() - self._away_since, 1)
+            self._away_since = None
+            self._log.system("cache.back", f"Valkey answers again after {seconds} s", result="SUCCESS")
+
+
+def _connect(url: str) -> Redis:
+    """A client that waits for a free connection, gives up soon, and tries a dead connection once more."""
+    pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=MAX_CONNECTIONS,
+        timeout=VALKEY_TIMEOUT,
+        socket_timeout=VALKEY_TIMEOUT,
+        socket_connect_timeout=VALKEY_TIMEOUT,
+        retry=Retry(NoBackoff(), 1),
+        decode_responses=True,
+    )
+    return Redis(connection_pool=pool)

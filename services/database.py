@@ -1,0 +1,148 @@
+"""PostgreSQL: the pool, the migrations, the named queries of `sql/queries`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiosql
+import asyncpg
+
+from config import CONNECT_TIMEOUT, DATABASE_TIMEOUT
+from services.logs import Log
+
+SQL = Path(__file__).resolve().parent.parent / "sql"
+POOL_SIZE = 10
+MIGRATION_SECONDS = 120
+START_SECONDS = 30
+# Any number that nothing else on the server locks: "sidecast" in ASCII.
+MIGRATION_LOCK = 0x7369646563617374
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
+
+# What a server that is away, starting, stopping, read-only or full raises; the same work may succeed later.
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+class DatabaseUnavailable(Exception):
+    """PostgreSQL cannot do this now."""
+
+
+class MigrationError(Exception):
+    """The schema is not one that this version can use; the text says why."""
+
+
+class Database:
+    """One pool for the process. `connection()` is the only way in."""
+
+    def __init__(self, url: str, log: Log) -> None:
+        self._url = url
+        self._log = log
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._away_since: float | None = None
+        self.queries: Any = aiosql.from_path(SQL / "queries", "asyncpg")
+
+    async def open(self) -> None:
+        """Connect, waiting up to 30 s for a server that is starting, and bring the schema up to date."""
+        deadline = time.monotonic() + START_SECONDS
+        while self._pool is None:
+            try:
+                self._pool = await asyncpg.create_pool(
+                    self._url, min_size=1, max_size=POOL_SIZE, timeout=CONNECT_TIMEOUT, command_timeout=DATABASE_TIMEOUT
+                )
+            except _AWAY as error:
+                if time.monotonic() > deadline:
+                    raise DatabaseUnavailable(f"PostgreSQL did not answer within {START_SECONDS} s") from error
+                await asyncio.sleep(0.2)
+        async with self.connection() as connection:
+            applied = await migrate(connection, SQL / "migrations")
+        if applied:
+            self._log.system("database.migrated", f"applied {', '.join(applied)}", result="SUCCESS")
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._pool.close(), DATABASE_TIMEOUT)
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for one piece of work. Raises DatabaseUnavailable, also for what fails inside."""
+        if self._pool is None:
+            raise DatabaseUnavailable("PostgreSQL is not connected yet")
+        try:
+            async with self._pool.acquire(timeout=DATABASE_TIMEOUT) as connection:
+                yield connection
+        except _AWAY as error:
+            self._note_away(error)
+            raise DatabaseUnavailable("PostgreSQL is not available") from error
+        self._note_back()
+
+    async def ping(self) -> None:
+        """Raises DatabaseUnavailable."""
+        async with self.connection() as connection:
+            await connection.fetchval("select 1")
+
+    def _note_away(self, error: BaseException) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            self._log.error(
+                "database.away",
+                f"PostgreSQL does not answer ({type(error).__name__}); events are refused with 503 until it does. "
+                "Check that it runs, has disk space and is not read-only.",
+                result="ERROR",
+            )
+
+    def _note_back(self) -> None:
+        if self._away_since is not None:
+            seconds = round(time.monotonic() - self._away_since, 1)
+            self._away_since = None
+            self._log.system("database.back", f"PostgreSQL answers again after {seconds} s", result="SUCCESS")
+
+
+async def migrate(connection: Connection, folder: Path) -> list[str]:
+    """Apply what is missing of `folder`, forward only, one instance at a time; returns the names applied.
+
+    Raises MigrationError when an applied file has changed since, or the database is ahead of this version.
+    """
+    await connection.execute(f"select pg_advisory_lock({MIGRATION_LOCK})", timeout=MIGRATION_SECONDS)
+    try:
+        await connection.execute(
+            "create table if not exists migrations "
+            "(name text primary key, checksum text not null, applied_at timestamptz not null default now())"
+        )
+        done = {row["name"]: row["checksum"] for row in await connection.fetch("select name, checksum from migrations")}
+        files = {path.name: path.read_text() for path in sorted(folder.glob("*.sql"))}
+        if unknown := sorted(done.keys() - files.keys()):
+            raise MigrationError(f"the database is ahead of this version: it has {', '.join(unknown)}")
+        for name, text in files.items():
+            await _apply(connection, name, text, done.get(name))
+        return [name for name in files if name not in done]
+    finally:
+        await connection.execute(f"select pg_advisory_unlock({MIGRATION_LOCK})")
+
+
+async def _apply(connection: Connection, name: str, text: str, applied: str | None) -> None:
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    if applied == checksum:
+        return
+    if applied is not None:
+        raise MigrationError(f"the migration {name} has changed since it was applied; write a new one instead")
+    async with connection.transaction():
+        await connection.execute(text, timeout=MIGRATION_SECONDS)
+        await connection.execute("insert into migrations (name, checksum) values ($1, $2)", name, checksum)

@@ -1,0 +1,118 @@
+"""Structured logs in five levels: system, audit, error, info, debug.
+
+Every line has `timestamp`, `level`, `module`, `action` (a dotted event) and `message`, and where they apply `user`
+(a keyed hash), `community`, `result`, `execution_time` (ms) and `request_id`. No message text and no key is ever
+handed to a logger. On a terminal lines are for reading, elsewhere they are JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+from structlog.contextvars import merge_contextvars
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from config import Settings
+
+# `system` and `audit` stand above every threshold that LOG_LEVEL can set.
+AUDIT = logging.CRITICAL + 1
+SYSTEM = logging.CRITICAL + 2
+LEVEL_NAMES = {logging.DEBUG: "debug", logging.INFO: "info", logging.ERROR: "error", AUDIT: "audit", SYSTEM: "system"}
+MAX_FILE_BYTES = 10_000_000
+
+
+class Log(structlog.BoundLoggerBase):
+    """A logger whose methods are the five levels: `log.error("delivery.failed", "why", result="FAILED", …)`."""
+
+    def system(self, action: str, message: str, **fields: Any) -> None:
+        self._write(SYSTEM, action, message, fields)
+
+    def audit(self, action: str, message: str, **fields: Any) -> None:
+        self._write(AUDIT, action, message, fields)
+
+    def error(self, action: str, message: str, **fields: Any) -> None:
+        self._write(logging.ERROR, action, message, fields)
+
+    def info(self, action: str, message: str, **fields: Any) -> None:
+        self._write(logging.INFO, action, message, fields)
+
+    def debug(self, action: str, message: str, **fields: Any) -> None:
+        self._write(logging.DEBUG, action, message, fields)
+
+    def _write(self, level: int, action: str, message: str, fields: dict[str, Any]) -> None:
+        if self._logger.isEnabledFor(level):
+            arguments, keywords = self._process_event("log", message, {"action": action, "number": level, **fields})
+            self._logger.log(level, *arguments, **keywords)
+
+
+class UserHash:
+    """Names a user in logs without saying who it is: the same user, the same 16 characters, per installation."""
+
+    def __init__(self, secret: str) -> None:
+        self._key = hashlib.sha256(b"sidecast log user\0" + secret.encode()).digest()
+
+    def __call__(self, platform: str, user_id: str) -> str:
+        return hmac.new(self._key, f"{platform}\0{user_id}".encode(), "sha256").hexdigest()[:16]
+
+
+def open_log(settings: Settings) -> Log:
+    """Set up logging for this process and return its logger; libraries' own warnings come out the same way."""
+    shared: list[Processor] = [merge_contextvars, _name_level, structlog.processors.TimeStamper("iso", key="timestamp")]
+    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[_adopt_foreign, *shared],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            *_renderers(console),
+        ],
+    )
+    handlers = _handlers(settings)
+    for handler in handlers:
+        handler.setFormatter(formatter)
+    logging.basicConfig(handlers=handlers, level=logging.WARNING, force=True)
+    logger = logging.getLogger("sidecast")
+    logger.setLevel(settings.log_level)
+    wrap = structlog.stdlib.ProcessorFormatter.wrap_for_formatter
+    return Log(logger, [*shared, wrap], {"module": settings.module_name})
+
+
+def _renderers(console: bool) -> list[Processor]:
+    if console:
+        return [structlog.dev.ConsoleRenderer(event_key="message", exception_formatter=structlog.dev.plain_traceback)]
+    return [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer(ensure_ascii=False)]
+
+
+def _handlers(settings: Settings) -> list[logging.Handler]:
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if settings.log_dir:
+        folder = Path(settings.log_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{settings.module_name}.log"
+        handlers.append(logging.handlers.RotatingFileHandler(path, maxBytes=MAX_FILE_BYTES, backupCount=5))
+    if settings.enable_syslog:
+        address = "/dev/log" if Path("/dev/log").exists() else ("localhost", 514)
+        handlers.append(logging.handlers.SysLogHandler(address))
+    return handlers
+
+
+def _name_level(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    number = line.pop("number", logging.ERROR)
+    line["level"] = LEVEL_NAMES.get(number, "error")
+    return line
+
+
+def _adopt_foreign(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Give a library's own log line the fields of ours."""
+    record: logging.LogRecord = line["_record"]
+    line["number"] = min(record.levelno, logging.ERROR) // 10 * 10
+    line["module"] = record.name
+    line["action"] = "library.message"
+    return line
