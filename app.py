@@ -26,7 +26,7 @@ from services.sidecast import Sidecast
 
 
 def create_app(settings: Settings) -> Quart:
-    """The app and, as `app.extensions["sidecast"]`, its services, which `open_app` and `close_app` start and stop.
+    """The app and, as `app.extensions["sidecast"]`, its services, which the caller opens and closes.
 
     Raises ValueError where the settings name a provider there is none of.
     """
@@ -51,8 +51,6 @@ def create_app(settings: Settings) -> Quart:
         response.headers["X-Request-ID"] = g.request_id
         return response
 
-    app.before_serving(services.open)
-    app.after_serving(services.close)
     return app
 
 
@@ -65,7 +63,6 @@ def server_config(settings: Settings) -> Config:
     config.keep_alive_timeout = 75
     config.keep_alive_max_requests = 1_000_000
     config.graceful_timeout = 2
-    config.shutdown_timeout = settings.drain_timeout + 10
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     return config
@@ -87,7 +84,12 @@ async def run(settings: Settings) -> None:
     async def until_stopped() -> None:
         await stopping.wait()
 
-    await serve(app, server_config(settings), shutdown_trigger=until_stopped)
+    # Opened and closed here, not by Quart's own hooks, which one cancelled task can keep from running.
+    try:
+        await services.open()
+        await serve(app, server_config(settings), shutdown_trigger=until_stopped)
+    finally:
+        await services.close()
 
 
 def main() -> int:

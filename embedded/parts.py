@@ -102,7 +102,8 @@ def _postgres_user(binaries: Path, cluster: Path) -> str | None:
     for path in (binaries, cluster):
         for folder in path.resolve().parents:
             if folder.exists() and not folder.stat().st_mode & stat.S_IXOTH:
-                print(f"running as root: letting others pass through {folder}, so that PostgreSQL's own user can")
+                reason = f"running as root: others may now pass through {folder}, since PostgreSQL's user must"
+                print(reason, file=sys.stderr)
                 folder.chmod(folder.stat().st_mode | stat.S_IXOTH)
     return ROOT_RUNS_AS
 

@@ -146,4 +146,4 @@ def _connect(url: str) -> Redis:
         retry=Retry(NoBackoff(), 1),
         decode_responses=True,
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)

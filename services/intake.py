@@ -78,15 +78,15 @@ class Intake:
         event = item.event
         bot = event.is_bot or event.username.casefold() in self._bots
         leased = not bot and self._worker.reserve()
+        mine = False
         try:
             repeat = await self._interactions.insert(
                 item, dedupe_id, event.fingerprint(self._hash_key), "bot_author" if bot else None, leased
             )
-        except BaseException:
-            self._worker.release(leased)
-            raise
+            mine = repeat is None
+        finally:
+            self._worker.release(leased and not mine)
         if repeat is not None:
-            self._worker.release(leased)
             if not repeat.same:
                 raise Conflict(event.event_id)
             self._metrics.events.labels("duplicate").inc()
