@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 
 import xllamacpp
 
@@ -20,6 +21,8 @@ NICENESS = 10
 def parameters(path: str, port: int, key: str) -> xllamacpp.CommonParams:
     params = xllamacpp.CommonParams()
     params.model.path = path
+    # Its name in answers; without one it would be the file's path.
+    params.model_alias = {Path(path).stem}
     params.port = port
     params.api_keys = [key]
     params.n_parallel = SLOTS

@@ -7,7 +7,7 @@ from pathlib import Path
 from config import Settings
 from providers.openai_compatible import OpenAICompatible
 
-DEFAULT_MODEL = "SmolLM2-135M-Instruct"
+DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1"
 # A model this small rambles when it is hotter.
 DEFAULT_TEMPERATURE = 0.2
 

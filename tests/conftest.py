@@ -122,7 +122,7 @@ async def make_service(parts: dict[str, str], redis: Redis) -> AsyncIterator[Mak
     opened: list[Sidecast] = []
 
     async def make(**overrides: Any) -> Service:
-        values = {name.lower(): value for name, value in parts.items()}
+        values: dict[str, Any] = {name.lower(): value for name, value in parts.items()}
         values |= {"valid_api_keys": KEY, "secret_key": "test secret", "log_level": "ERROR", "drain_timeout": 1}
         app = create_app(load_settings(**(values | overrides)))
         sidecast: Sidecast = app.extensions["sidecast"]
@@ -141,7 +141,9 @@ async def forget_work(url: str) -> None:
     connection = await asyncpg.connect(url)
     try:
         if await connection.fetchval("select to_regclass('interactions')"):
-            await connection.execute("update interactions set state = 'failed', ended_at = now() where ended_at is null")
+            await connection.execute(
+                "update interactions set state = 'failed', ended_at = now() where ended_at is null"
+            )
     finally:
         await connection.close()
 

@@ -51,7 +51,11 @@ def test_pairs_of_surrogates_are_one_character() -> None:
 
 _texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 _values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | _texts,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | _texts,
     lambda inner: st.lists(inner) | st.dictionaries(_texts, inner),
 )
 

@@ -156,7 +156,9 @@ async def test_the_row_is_committed_before_the_ack(
     async with running(stub.app) as url:
         service = await make_service(ai_provider="waddleai", waddleai_base_url=url)
         ack = await service.accept()
-        state = await database.fetchval("select state from interactions where interaction_id = $1", ack["interaction_id"])
+        state = await database.fetchval(
+            "select state from interactions where interaction_id = $1", ack["interaction_id"]
+        )
         assert state == "answering"
         await service.ended(ack["interaction_id"])
 
@@ -204,7 +206,9 @@ async def test_what_became_of_an_interaction_can_be_read(
     assert outcome["attempts"] == 1
     assert outcome["timings"].keys() == {"waited", "provider", "answered", "delivery", "total"}
     assert (outcome["message"], outcome["reply"]) == (None, None)
-    row = await database.fetchrow("select event, reply from interactions where interaction_id = $1", ack["interaction_id"])
+    row = await database.fetchrow(
+        "select event, reply from interactions where interaction_id = $1", ack["interaction_id"]
+    )
     assert row is not None
     assert tuple(row) == (None, None)
 

@@ -29,7 +29,7 @@ class StubOllama:
             response: Response = jsonify({"error": error})
             response.status_code = status
             return response
-        return jsonify(  # type: ignore[no-any-return]
+        return jsonify(
             {
                 "model": self.requests[-1]["model"],
                 "created_at": "2026-01-01T00:00:00.000000Z",

@@ -37,7 +37,7 @@ class StubOpenAI:
             status, content_type, body = self.answer
             return Response(body, status=status, content_type=content_type)
         message = {"role": "assistant", "content": self.answer}
-        return jsonify(  # type: ignore[no-any-return]
+        return jsonify(
             {
                 "id": "chatcmpl-1",
                 "object": "chat.completion",
