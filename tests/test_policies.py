@@ -1,0 +1,99 @@
+"""Rules that hold for every route and every setting, tested over all there are."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from config import ConfigError, Settings, allowed_values, load_settings
+from tests.conftest import PROJECT, MakeService
+
+OPEN = {"/", "/api/v1/ai/status", "/health", "/health/live", "/health/ready", "/metrics"}
+
+
+async def test_every_route_asks_for_a_key_but_the_open_ones(make_service: MakeService) -> None:
+    service = await make_service()
+    for rule in service.app.url_map.iter_rules():
+        path = re.sub("<[^>]+>", "x", rule.rule)
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            answer = await service.client.open(path, method=method)
+            assert (answer.status_code == 401) == (rule.rule not in OPEN), f"{method} {rule.rule}"
+
+
+def test_every_setting_has_a_sentence_and_works_as_it_is() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+    assert load_settings().module_port == 8005
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    code = "\n".join(
+        path.read_text()
+        for room in ("routes", "services", "providers", "embedded", ".")
+        for path in (PROJECT / room).glob("*.py")
+        if path.name != "config.py"
+    )
+    unread = [name for name in Settings.model_fields if not re.search(rf"\b(settings|_settings)\.{name}\b", code)]
+    assert unread == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("module_port", "99999", "MODULE_PORT: Input should be less than or equal to 65535 (allowed: 1 to 65535)"),
+        ("ai_temperature", "2.1", "AI_TEMPERATURE: Input should be less than or equal to 2 (allowed: 0 to 2)"),
+        ("ai_max_tokens", "many", "AI_MAX_TOKENS: Input should be a valid integer"),
+        ("ai_provider", "magic", "AI_PROVIDER: Input should be 'embedded', 'ollama' or 'waddleai'"),
+        ("router_api_url", "router:8000", "ROUTER_API_URL: Value error, must start with http:// or https://"),
+        ("system_prompt", "x" * 2001, "SYSTEM_PROMPT: String should have at most 2000 characters"),
+        ("respond_to_events", "perhaps", "RESPOND_TO_EVENTS: Input should be a valid boolean"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable.upper(), value)
+    with pytest.raises(ConfigError) as error:
+        load_settings()
+    assert said in str(error.value)
+
+
+def test_a_bad_value_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a key, put into the wrong variable."""
+    monkeypatch.setenv("MODULE_PORT", "canary-7731")
+    with pytest.raises(ConfigError) as error:
+        load_settings()
+    assert "canary" not in str(error.value)
+
+
+def test_set_to_nothing_is_the_default_unless_nothing_means_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MODULE_PORT", "OLLAMA_HOST", "RESPONSE_PREFIX", "EVENT_RESPONSE_TYPES"):
+        monkeypatch.setenv(name, "")
+    settings = load_settings()
+    assert (settings.module_port, settings.ollama_host) == (8005, "localhost")
+    assert (settings.response_prefix, settings.event_response_types) == ("", ())
+
+
+def test_the_readme_lists_every_setting() -> None:
+    """Each with its default, what is allowed and its sentence, in the order of `Settings`."""
+    readme = (PROJECT / "README.md").read_text()
+    for line in settings_table():
+        assert line in readme, f"README.md lacks this line:\n{line}"
+
+
+def settings_table() -> list[str]:
+    return [
+        f"| `{name.upper()}` | {_default(name)} | {allowed_values(field) or '–'} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _default(name: str) -> str:
+    value = getattr(load_settings(), name)
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    if value is None or str(value) == "":
+        return "–"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
