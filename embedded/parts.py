@@ -146,7 +146,7 @@ def service(port: int, host: str, env: dict[str, str], drain_seconds: float) -> 
     """The service itself, which is ready when its database is."""
     host = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
     ready = http_ready(port, "/health/ready", host)
-    return Part("service", [sys.executable, "app.py"], ready, env=env, stop_seconds=drain_seconds + 5)
+    return Part("service", [sys.executable, "app.py"], ready, env=env, stop_seconds=drain_seconds + 10)
 
 
 def http_ready(port: int, path: str, host: str = "127.0.0.1") -> Callable[[], Awaitable[bool]]:

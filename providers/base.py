@@ -99,10 +99,6 @@ class Provider(Protocol):
         """Raises ProviderError, within `timeout` seconds."""
         ...
 
-    async def models(self) -> list[str]:
-        """Names of the models there are. Raises ProviderError."""
-        ...
-
     async def check(self) -> None:
         """Ask whether it is there, without a model call. Raises ProviderError."""
         ...

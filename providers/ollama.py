@@ -81,11 +81,6 @@ class Ollama:
                 answer.message.content, answer.model or request.model, answer.prompt_eval_count, answer.eval_count
             )
 
-    async def models(self) -> list[str]:
-        """Raises ProviderError."""
-        async with self._call(self.timeout) as client:
-            return [model.model for model in (await client.list()).models if model.model]
-
     async def check(self) -> None:
         """Raises ProviderError."""
         async with self._call(PROBE_TIMEOUT) as client:

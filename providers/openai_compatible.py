@@ -107,11 +107,6 @@ class OpenAICompatible:
                 usage.completion_tokens if usage else None,
             )
 
-    async def models(self) -> list[str]:
-        """Raises ProviderError."""
-        async with self._call(self.timeout) as client:
-            return [model.id for model in (await client.models.list()).data]
-
     async def check(self) -> None:
         """Raises ProviderError."""
         async with self._call(PROBE_TIMEOUT) as client:

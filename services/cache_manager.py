@@ -73,6 +73,8 @@ class CacheManager:
         if known and known[0] > time.monotonic():
             return known[1]
         exchanges = await self._read(user)
+        if exchanges is None:
+            return []  # and not kept: Valkey may have more once it is back
         self._keep(user, exchanges)
         return exchanges
 
@@ -81,7 +83,10 @@ class CacheManager:
         if not self._limit:
             return
         exchange = Exchange(said[:MAX_TEXT], answered[:MAX_TEXT])
-        self._keep(user, [*await self.history(user), exchange][-self._limit :])
+        await self.history(user)
+        # Read again without waiting in between, so that two answers in flight both stay.
+        _, known = self._memory.get(user, (0.0, []))
+        self._keep(user, [*known, exchange][-self._limit :])
         await self._write(user, exchange)
 
     async def ping(self) -> None:
@@ -95,14 +100,17 @@ class CacheManager:
         if len(self._memory) > MAX_USERS:
             self._memory.popitem(last=False)
 
-    async def _read(self, user: UserKey) -> list[Exchange]:
-        if self._valkey is None or time.monotonic() < self._retry_at:
+    async def _read(self, user: UserKey) -> list[Exchange] | None:
+        """What Valkey has, or None while it is away."""
+        if self._valkey is None:
             return []
+        if time.monotonic() < self._retry_at:
+            return None
         try:
             entries = await self._valkey.lrange(str(user), -self._limit, -1)
         except (RedisError, OSError) as error:
             self._note_away(error)
-            return []
+            return None
         self._note_back()
         return [Exchange(**json.loads(entry)) for entry in entries]
 

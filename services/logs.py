@@ -12,6 +12,7 @@ import hmac
 import logging
 import logging.handlers
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def open_log(settings: Settings) -> Log:
         foreign_pre_chain=[_adopt_foreign, *shared],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.format_exc_info,
+            _trace,
             *_renderers(console),
         ],
     )
@@ -86,7 +87,7 @@ def open_log(settings: Settings) -> Log:
 
 def _renderers(console: bool) -> list[Processor]:
     if console:
-        return [structlog.dev.ConsoleRenderer(event_key="message", exception_formatter=structlog.dev.plain_traceback)]
+        return [structlog.dev.ConsoleRenderer(event_key="message")]
     return [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer(ensure_ascii=False)]
 
 
@@ -101,6 +102,21 @@ def _handlers(settings: Settings) -> list[logging.Handler]:
         address = "/dev/log" if Path("/dev/log").exists() else ("localhost", 514)
         handlers.append(logging.handlers.SysLogHandler(address))
     return handlers
+
+
+def _trace(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Where an exception came from. Its own words are left out, since they may repeat what a user wrote or a key."""
+    error = line.pop("exc_info", None)
+    error = sys.exc_info()[1] if error is True else error[1] if isinstance(error, tuple) else error
+    parts: list[str] = []
+    while isinstance(error, BaseException):
+        parts.append(
+            "".join(traceback.format_tb(error.__traceback__)) + f"{type(error).__module__}.{type(error).__name__}"
+        )
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if parts:
+        line["exception"] = "\ncaused by\n".join(parts)
+    return line
 
 
 def _name_level(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:

@@ -58,7 +58,7 @@ class Worker:
         self._cut_short: list[UUID] = []
 
     def open(self) -> None:
-        self._tasks.repeat(self._claim, self._until_claim, "claim")
+        self._tasks.repeat(self._claim_if_up, self._until_claim, "claim")
         self._tasks.repeat(self._renew, self._until_renewal, "renew")
 
     async def close(self, seconds: float) -> None:
@@ -73,8 +73,8 @@ class Worker:
         self._log.system("worker.stopped", message, result="SUCCESS")
 
     def reserve(self) -> bool:
-        """Take a slot if one is free."""
-        if self._slots == 0:
+        """Take a slot if one is free and nothing waits for it in PostgreSQL."""
+        if self._slots == 0 or self._waiting:
             return False
         self._slots -= 1
         return True
@@ -225,6 +225,13 @@ class Worker:
             "attempt": 1,
         }
 
+    async def _claim_if_up(self) -> None:
+        try:
+            await self._claim()
+        except DatabaseUnavailable:
+            await asyncio.sleep(CLAIM_SECONDS)
+            self._waiting = True
+
     async def _claim(self) -> None:
         """Fill the free slots from the journal."""
         slots = self._slots
@@ -236,9 +243,6 @@ class Worker:
         claimed: list[Interaction] = []
         try:
             claimed = await self._interactions.claim(slots)
-        except DatabaseUnavailable:
-            self._waiting = True
-            await asyncio.sleep(CLAIM_SECONDS)
         finally:
             self._slots += slots - len(claimed)
         self._waiting = self._waiting or len(claimed) == slots

@@ -59,14 +59,20 @@ def test_system_and_audit_are_always_written(capsys: Output, level: str, written
     assert [line["level"] for line in lines(capsys)] == written
 
 
-def test_an_error_carries_its_traceback_in_one_line(capsys: Output) -> None:
+def test_an_error_says_where_it_came_from_but_not_its_words(capsys: Output) -> None:
     log = open_log(load_settings())
     try:
-        raise ValueError("broken")
+        try:
+            raise KeyError(CANARY)
+        except KeyError as error:
+            raise ValueError(CANARY) from error
     except ValueError:
         log.error("task.failed", "it failed", exc_info=True)
     [line] = lines(capsys)
-    assert "ValueError: broken" in line["exception"]
+    assert "test_logs.py" in line["exception"]
+    assert line["exception"].index("builtins.ValueError") < line["exception"].index("caused by")
+    assert line["exception"].endswith("builtins.KeyError")
+    assert CANARY not in str(line)
 
 
 def test_on_a_terminal_lines_are_for_reading(capsys: Output) -> None:
