@@ -14,6 +14,7 @@ import uvloop
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from quart import Quart, Response, g
+from quart.json.provider import DefaultJSONProvider
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from config import BODY_TIMEOUT, MAX_EVENT_BYTES, ConfigError, Settings, load_settings
@@ -25,6 +26,13 @@ from services.logs import open_log
 from services.sidecast import Sidecast
 
 
+class PlainJSON(DefaultJSONProvider):
+    """JSON in the order it was made, with emoji as they are."""
+
+    sort_keys = False
+    ensure_ascii = False
+
+
 def create_app(settings: Settings) -> Quart:
     """The app and, as `app.extensions["sidecast"]`, its services, which the caller opens and closes.
 
@@ -32,7 +40,7 @@ def create_app(settings: Settings) -> Quart:
     """
     app = Quart(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_EVENT_BYTES, BODY_TIMEOUT=BODY_TIMEOUT)
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json = PlainJSON(app)
     log = open_log(settings)
     services = Sidecast(settings, log)
     app.extensions["sidecast"] = services

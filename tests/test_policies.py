@@ -83,6 +83,14 @@ def test_the_readme_lists_every_setting() -> None:
         assert line in readme, f"README.md lacks this line:\n{line}"
 
 
+async def test_the_readme_lists_every_endpoint(make_service: MakeService) -> None:
+    readme = (PROJECT / "README.md").read_text()
+    for rule in (await make_service()).app.url_map.iter_rules():
+        path = rule.rule.replace("interaction_id", "id")
+        listed = path if not path.startswith("/health/") else f"`{path}`"
+        assert listed in readme, f"README.md lacks {path}"
+
+
 def settings_table() -> list[str]:
     return [
         f"| `{name.upper()}` | {_default(name)} | {allowed_values(field) or '–'} | {field.description} |"

@@ -154,6 +154,8 @@ def test_the_printed_lines_work_when_pasted_and_sigterm_leaves_nothing(
     body = parent.converse()
     assert body["response_data"]["message"].startswith("🤖 ")
     assert body["response_data"]["fallback"] is False
+    example = next(line for line in (PROJECT / "README.md").read_text().splitlines() if line.startswith("curl "))
+    assert as_request(example).content == parent.curls[0].content, "the README shows the event that is printed"
     secrets = data / "secrets.json"
     assert json.loads(secrets.read_text())["API_KEY"] in "\n".join(parent.printed)
     assert secrets.stat().st_mode & 0o777 == 0o600
