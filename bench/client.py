@@ -14,12 +14,15 @@ API = "/api/v1/ai"
 def add_service_arguments(parser: ArgumentParser) -> None:
     port = os.environ.get("MODULE_PORT", "8005")
     parser.add_argument("--url", default=f"http://127.0.0.1:{port}", help="where the service is (%(default)s)")
-    parser.add_argument("--key", help="an API key (default: $KEY, else the one the first run made in DATA_DIR)")
+    parser.add_argument(
+        "--key",
+        help="an API key (default: $KEY, the first of $VALID_API_KEYS, or the one the first run made in DATA_DIR)",
+    )
 
 
 def find_key(given: str | None) -> str:
     """The key to use. Raises SystemExit with what to do when there is none."""
-    if key := given or os.environ.get("KEY"):
+    if key := given or os.environ.get("KEY") or os.environ.get("VALID_API_KEYS", "").split(",")[0].strip():
         return key
     path = Path(os.environ.get("DATA_DIR", "./data")) / "secrets.json"
     if not path.exists():

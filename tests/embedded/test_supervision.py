@@ -164,6 +164,21 @@ def test_the_printed_lines_work_when_pasted_and_sigterm_leaves_nothing(
     assert parent.alive() == []
 
 
+def test_ctrl_c_stops_everything_in_order(start: Callable[..., Parent]) -> None:
+    """The service is the first to stop, so that it can still write what it finishes."""
+    parent = start()
+    parent.process.send_signal(signal.SIGINT)
+    ended: list[str] = []
+    left = {name: parent.child(name) for name in CHILDREN}
+    while left:
+        for name in [name for name, child in left.items() if child not in parent.alive()]:
+            ended.append(name)
+            del left[name]
+        time.sleep(0.005)
+    assert ended[0] == "service"
+    assert parent.process.wait(30) == 0
+
+
 @pytest.mark.parametrize("name", CHILDREN)
 def test_a_part_that_is_killed_starts_again_and_the_next_event_is_answered(
     start: Callable[..., Parent], name: str
