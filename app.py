@@ -17,8 +17,9 @@ from quart import Quart, Response, g
 from quart.json.provider import DefaultJSONProvider
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from config import BODY_TIMEOUT, MAX_EVENT_BYTES, ConfigError, Settings, load_settings
+from config import BODY_TIMEOUT, ConfigError, Settings, load_running_settings, load_settings
 from routes import dev, health, interactions
+from routes.body import SizedRequest
 from routes.context import adopt_request_id
 from routes.errors import register_error_handlers
 from services.database import DatabaseUnavailable, MigrationError
@@ -33,14 +34,18 @@ class PlainJSON(DefaultJSONProvider):
     ensure_ascii = False
 
 
-def create_app(settings: Settings) -> Quart:
+def create_app(settings: Settings | None = None) -> Quart:
     """The app and, as `app.extensions["sidecast"]`, its services, which the caller opens and closes.
+
+    Without settings, as on the command line, it is that of the service that runs on DATA_DIR.
 
     Raises ValueError where the settings name a provider there is none of.
     """
     app = Quart(__name__, static_folder=None)
-    app.config.update(MAX_CONTENT_LENGTH=MAX_EVENT_BYTES, BODY_TIMEOUT=BODY_TIMEOUT)
+    app.config.update(BODY_TIMEOUT=BODY_TIMEOUT)
+    app.request_class = SizedRequest
     app.json = PlainJSON(app)
+    settings = settings or load_running_settings()
     log = open_log(settings)
     services = Sidecast(settings, log)
     app.extensions["sidecast"] = services
@@ -82,20 +87,18 @@ async def run(settings: Settings) -> None:
     services: Sidecast = app.extensions["sidecast"]
     stopping = asyncio.Event()
 
-    def stop() -> None:
-        services.intake.closed = True
-        stopping.set()
-
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
 
-    async def until_stopped() -> None:
+    async def until_drained() -> None:
+        # While it drains, HTTP goes on: health says not ready, the intake says 503, outcomes can be read.
         await stopping.wait()
+        await services.drain()
 
     # Opened and closed here, not by Quart's own hooks, which one cancelled task can keep from running.
     try:
         await services.open()
-        await serve(app, server_config(settings), shutdown_trigger=until_stopped)
+        await serve(app, server_config(settings), shutdown_trigger=until_drained)
     finally:
         await services.close()
 

@@ -6,6 +6,8 @@ variable, what is wrong with it and what is allowed; a value is never repeated i
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -20,7 +22,10 @@ ROUTER_TIMEOUT = 10.0
 PROBE_TIMEOUT = 1.5
 BODY_TIMEOUT = 10
 MAX_EVENT_BYTES = 64 * 1024
+MAX_BATCH_BYTES = 4 * 1024 * 1024
 
+# In DATA_DIR while the embedded parts run: their addresses and keys.
+RUNNING = "running.json"
 DEFAULT_TEMPERATURE = 0.7
 
 Provider = Literal["embedded", "ollama", "waddleai"]
@@ -81,6 +86,9 @@ class Settings(BaseSettings):
         30, description="Seconds an instance holds an event without a sign of life before another takes it."
     )
     max_attempts: int = Field(3, ge=1, le=100, description="Times an event is tried before it ends as `failed`.")
+    journal_retention: float = Field(
+        7, ge=1, le=3650, description="Days that what is known of an ended event is kept (its texts go when it ends)."
+    )
     drain_timeout: Seconds = Field(20, description="Seconds a stopping instance gives to what it has begun.")
     auto_register: bool = Field(
         True, description="Make a community for a channel seen for the first time; off: such events are refused."
@@ -91,6 +99,11 @@ class Settings(BaseSettings):
         SecretStr(""), description="Secret that hashes of user ids and events are keyed with; made by a first run."
     )
     valid_api_keys: Secrets = Field((), description="Admin keys, comma-separated; made by a first run.")
+
+    intake_secret: Secrets = Field(
+        (),
+        description="Secrets that events must be signed with (Standard Webhooks), comma-separated; empty: none.",
+    )
 
     # --- the router
     router_api_url: Url = Field("", description="Where replies go; empty: the development router built in.")
@@ -178,6 +191,13 @@ class Settings(BaseSettings):
 
 class ConfigError(Exception):
     """The environment holds a value that cannot be used; the text is for the person who set it."""
+
+
+def load_running_settings() -> Settings:
+    """The settings of the service that runs on DATA_DIR, its embedded parts' addresses included. Raises ConfigError."""
+    running = Path(load_settings().data_dir) / RUNNING
+    addresses = json.loads(running.read_text()) if running.exists() else {}
+    return load_settings(**{name.lower(): value for name, value in addresses.items()})
 
 
 def load_settings(**overrides: Any) -> Settings:

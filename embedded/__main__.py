@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from config import ConfigError, Settings, load_settings
+from config import RUNNING, ConfigError, Settings, load_settings
 from embedded import parts
 from embedded.first_run import load_secrets
 from embedded.supervisor import Child, Say, StartError, Watchdog
@@ -67,8 +67,15 @@ class Parent:
         part = parts.service(settings.module_port, settings.bind_host, self.env, settings.drain_timeout)
         await self._start(part)
 
+    def write_addresses(self) -> None:
+        """Tell the command line where the parts are."""
+        path = self.data / RUNNING
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(self.env, file)
+
     async def stop(self) -> None:
         """The service first, then the parts it needs; the watchdog last."""
+        (self.data / RUNNING).unlink(missing_ok=True)
         service = [child for child in self._children if child.part.name == "service"]
         await asyncio.gather(*(child.stop() for child in service))
         await asyncio.gather(*(child.stop() for child in self._children if child not in service))
@@ -119,6 +126,7 @@ async def _serve(parent: Parent, say: Say) -> None:
     if not settings.valid_api_keys:
         parent.env["VALID_API_KEYS"] = made["API_KEY"]
     await parent.start_parts()
+    parent.write_addresses()
     await parent.start_service()
     say(_welcome(settings, "" if settings.valid_api_keys else made["API_KEY"], time.monotonic() - began))
 

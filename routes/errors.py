@@ -43,6 +43,9 @@ class APIError(Exception):
     message: str
     details: list[dict[str, str]] = field(default_factory=list)
 
+    def as_dict(self) -> dict[str, Any]:
+        return {"code": self.code, "message": self.message, "details": self.details}
+
 
 def register_error_handlers(app: Quart, log: Log) -> None:
     """Every error of every route ends in one of these."""
@@ -73,8 +76,7 @@ def register_error_handlers(app: Quart, log: Log) -> None:
 
 def render(error: APIError) -> Response:
     """The error as a response."""
-    body: dict[str, Any] = {"code": error.code, "message": error.message, "details": error.details}
-    response: Response = jsonify({"success": False, "error": body})
+    response: Response = jsonify({"success": False, "error": error.as_dict()})
     response.status_code = error.status
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"

@@ -68,7 +68,7 @@ def _answer(health: Health) -> Response:
     if health.ready:
         response: Response = jsonify(success(health.as_dict()))
         return response
-    error = {"code": "SERVICE_UNAVAILABLE", "message": "The database is not available.", "details": []}
-    response = render(APIError(503, "SERVICE_UNAVAILABLE", "The database is not available."))
-    response.set_data(current_app.json.dumps({"success": False, "error": error, "data": health.as_dict()}))
+    error = APIError(503, "SERVICE_UNAVAILABLE", "The database is not available.")
+    response = render(error)
+    response.set_data(current_app.json.dumps({"success": False, "error": error.as_dict(), "data": health.as_dict()}))
     return response

@@ -1,23 +1,51 @@
-"""Events in, ACKs out; what became of an interaction."""
+"""Events in, ACKs out; what became of an interaction; cancelling."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import Any
+from typing import Annotated, Any, cast
 from uuid import UUID
 
+import click
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from quart import Blueprint, g, request
+from quart.cli import ScriptInfo, pass_script_info
 
-from routes.body import read_body
+from routes.body import BATCH, details, read_signed
 from routes.context import BASE, require, sidecast, success
 from routes.errors import APIError
 from services.communities import UnknownEntity
-from services.events import ChatEvent
-from services.intake import Closed, Conflict, Receipt
+from services.events import ChatEvent, Name
+from services.intake import Closed, Conflict, Receipt, Result
 from services.interactions import Outcome
 from services.keys import SERVICE
+from services.sidecast import Sidecast
 
 blueprint = Blueprint("interactions", __name__, url_prefix=BASE)
+MAX_ID = 255
+
+
+class Batch(BaseModel):
+    """Events, each checked apart, so that a bad one fails alone."""
+
+    events: Annotated[list[Any], Field(min_length=1, max_length=500)]
+
+
+class Cancellation(BaseModel):
+    """A message that was deleted, or a user who was banned, in one channel."""
+
+    model_config = ConfigDict(strict=True)
+
+    entity_id: Name
+    event_id: Name | None = None
+    user_id: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Cancellation:
+        if (self.event_id is None) == (self.user_id is None):
+            raise ValueError("event_id or user_id must be given, and not both")
+        return self
 
 
 @blueprint.post("/interaction")
@@ -25,24 +53,44 @@ async def post_interaction() -> dict[str, Any]:
     """Take one event; answered when it is journaled, or found to trigger nothing."""
     began = time.perf_counter()
     require(SERVICE)
-    event = await read_body(ChatEvent)
-    headers = request.headers
-    dedupe_id = headers.get("Idempotency-Key") or headers.get("webhook-id")
-    if dedupe_id is not None and len(dedupe_id) > 255:
-        problem = [{"field": "Idempotency-Key", "problem": "at most 255 characters"}]
-        raise APIError(400, "INVALID_REQUEST", "The request has invalid fields.", problem)
+    event = await read_signed(ChatEvent)
     services = sidecast()
-    try:
-        receipt = await services.intake.accept(event, dedupe_id, g.request_id)
-    except Conflict:
-        raise APIError(409, "CONFLICT", "This id came before with another body; the first one stands.") from None
-    except Closed:
-        raise APIError(503, "SERVICE_UNAVAILABLE", "This instance is stopping; try again.") from None
-    except UnknownEntity:
-        problem = [{"field": "entity_id", "problem": "belongs to no community here"}]
-        raise APIError(404, "NOT_FOUND", "This channel is not registered.", problem) from None
+    [result] = await _accept([event], _dedupe_id())
+    if isinstance(result, Exception):
+        raise _refusal(result)
     services.metrics.ack.observe(time.perf_counter() - began)
-    return success(_ack(event, receipt))
+    return success(_ack(event, result))
+
+
+@blueprint.post(BATCH.removeprefix(BASE))
+async def post_batch() -> dict[str, Any]:
+    """Take up to 500 events; a result for each, in order."""
+    require(SERVICE)
+    batch = await read_signed(Batch)
+    events: dict[int, ChatEvent] = {}
+    results: dict[int, dict[str, Any]] = {}
+    for index, posted in enumerate(batch.events):
+        try:
+            events[index] = ChatEvent.model_validate(posted)
+        except ValidationError as error:
+            refusal = APIError(400, "INVALID_REQUEST", "The event has invalid fields.", details(error))
+            results[index] = {"index": index, "success": False, "error": refusal.as_dict()}
+    taken = await _accept(list(events.values()), None) if events else []
+    for (index, event), result in zip(events.items(), taken, strict=True):
+        if isinstance(result, Exception):
+            results[index] = {"index": index, "success": False, "error": _refusal(result).as_dict()}
+        else:
+            results[index] = {"index": index, "success": True, "data": _ack(event, result)}
+    return success({"results": [results[index] for index in range(len(batch.events))]})
+
+
+@blueprint.post("/interaction/cancel")
+async def post_cancellation() -> dict[str, Any]:
+    """Suppress the replies that were not sent yet."""
+    require(SERVICE)
+    body = await read_signed(Cancellation)
+    cancelled = await sidecast().intake.cancel(body.entity_id, body.event_id, body.user_id)
+    return success({"cancelled": cancelled})
 
 
 @blueprint.get("/interaction/<interaction_id>")
@@ -57,6 +105,51 @@ async def get_interaction(interaction_id: str) -> dict[str, Any]:
     if outcome is None:
         raise APIError(404, "NOT_FOUND", "There is no such interaction.")
     return success(_outcome(outcome))
+
+
+@blueprint.cli.command("redrive")
+@click.option("--community", type=click.UUID, help="of this community alone")
+@pass_script_info
+def redrive(info: ScriptInfo, community: UUID | None) -> None:
+    """Offer replies that the router did not take once more."""
+    services = cast(Sidecast, info.load_app().extensions["sidecast"])
+
+    async def run() -> int:
+        await services.database.open()
+        try:
+            return await services.interactions.redrive(community)
+        finally:
+            await services.database.close()
+
+    click.echo(f"{asyncio.run(run())} replies are offered to the router again")
+
+
+async def _accept(events: list[ChatEvent], dedupe_id: str | None) -> list[Result]:
+    try:
+        return await sidecast().intake.accept_all(events, dedupe_id, g.request_id)
+    except Closed:
+        raise APIError(503, "SERVICE_UNAVAILABLE", "This instance is stopping; try again.") from None
+
+
+def _dedupe_id() -> str | None:
+    """The id of a request, which stands in for an event's own. Raises APIError 400."""
+    for header in ("Idempotency-Key", "webhook-id"):
+        if value := request.headers.get(header):
+            if len(value) > MAX_ID:
+                problem = [{"field": header, "problem": f"at most {MAX_ID} characters"}]
+                raise APIError(400, "INVALID_REQUEST", "The request has invalid headers.", problem)
+            return value
+    return None
+
+
+def _refusal(error: Exception) -> APIError:
+    """Why an event that reads well was not taken."""
+    if isinstance(error, Conflict):
+        return APIError(409, "CONFLICT", "This id came before with another body; the first one stands.")
+    if isinstance(error, UnknownEntity):
+        problem = [{"field": "entity_id", "problem": "belongs to no community here"}]
+        return APIError(404, "NOT_FOUND", "This channel is not registered.", problem)
+    raise error
 
 
 def _ack(event: ChatEvent, receipt: Receipt) -> dict[str, Any]:

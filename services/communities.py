@@ -28,37 +28,48 @@ class Community:
 
 
 class Communities:
-    """Finds the community of a channel; the 10,000 used last are kept in memory."""
+    """Finds the communities of channels; the 10,000 used last are kept in memory."""
 
     def __init__(self, database: Database, auto_register: bool) -> None:
         self._database = database
         self._auto_register = auto_register
         self._known: OrderedDict[str, Community] = OrderedDict()
 
-    async def of(self, event: ChatEvent) -> Community:
-        """The community of the event's channel, made on first sight. Raises UnknownEntity, DatabaseUnavailable."""
-        community = self._known.get(event.entity_id)
-        if community is None:
-            async with self._database.connection() as connection:
-                community = await self._find(connection, event)
-            self._known[event.entity_id] = community
-            if len(self._known) > MAX_REMEMBERED:
-                self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(event.entity_id)
-        return community
+    async def of(self, events: list[ChatEvent]) -> dict[str, Community]:
+        """The communities of the events' channels, made on first sight; a channel that has none is left out.
 
-    async def _find(self, connection: Connection, event: ChatEvent) -> Community:
-        queries = self._database.queries
-        row = await queries.select_entity(connection, entity_id=event.entity_id)
-        if row is None:
-            if not self._auto_register:
-                raise UnknownEntity(event.entity_id)
-            fresh = new_id()
-            row = await queries.insert_entity(
-                connection, community_id=fresh, entity_id=event.entity_id, platform=event.platform
+        Raises DatabaseUnavailable.
+        """
+        platforms = {event.entity_id: event.platform for event in events}
+        unknown = platforms.keys() - self._known.keys()
+        found = {entity: self._known[entity] for entity in platforms.keys() - unknown}
+        for entity in found:
+            self._known.move_to_end(entity)
+        if unknown:
+            async with self._database.connection() as connection:
+                fresh = await self._find(connection, {entity: platforms[entity] for entity in sorted(unknown)})
+            found |= fresh
+            self._keep(fresh)
+        return found
+
+    def _keep(self, communities: dict[str, Community]) -> None:
+        self._known.update(communities)
+        while len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+
+    async def _find(self, connection: Connection, platforms: dict[str, str]) -> dict[str, Community]:
+        found = await self._select(connection, list(platforms))
+        missing = [entity for entity in platforms if entity not in found]
+        if missing and self._auto_register:
+            await self._database.queries.insert_entities(
+                connection,
+                community_ids=[new_id() for _ in missing],
+                entity_ids=missing,
+                platforms=[platforms[entity] for entity in missing],
             )
-            if row is None:
-                await queries.delete_community(connection, community_id=fresh)
-                row = await queries.select_entity(connection, entity_id=event.entity_id)
-        return Community(row["community_id"], row["name"])
+            found |= await self._select(connection, missing)
+        return found
+
+    async def _select(self, connection: Connection, entity_ids: list[str]) -> dict[str, Community]:
+        rows = self._database.queries.select_entities(connection, entity_ids=entity_ids)
+        return {row["entity_id"]: Community(row["community_id"], row["name"]) async for row in rows}

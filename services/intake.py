@@ -1,4 +1,4 @@
-"""Takes an event: trigger, journal, ACK. What was committed here is never lost and never answered twice."""
+"""Takes events: trigger, journal, receipt. What was committed here is never lost and never answered twice."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from config import Settings
-from services.communities import Communities
+from services.communities import Communities, UnknownEntity
 from services.events import ChatEvent
+from services.group_commit import GroupCommit
 from services.ids import new_id
-from services.interactions import Interaction, Interactions
+from services.interactions import Entry, Interaction, Interactions, Repeat, given_key, own_key
 from services.logs import Log, UserHash
 from services.metrics import Metrics
+from services.tasks import Tasks
 from services.triggers import Trigger, Triggers
 from services.worker import Worker
+
+# How long a repeat is recognised: an id that was given, and an event without one by all its fields.
+ID_SECONDS = 24 * 3600.0
+SAME_EVENT_SECONDS = 10.0
+MOST_IN_A_COMMIT = 500
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,9 @@ class Closed(Exception):
     """The service is stopping and takes nothing new."""
 
 
+Result = Receipt | Conflict | UnknownEntity
+
+
 class Intake:
     """Settings of the community → trigger? → journal row (committed) → receipt."""
 
@@ -43,6 +53,7 @@ class Intake:
         communities: Communities,
         interactions: Interactions,
         worker: Worker,
+        tasks: Tasks,
         metrics: Metrics,
         log: Log,
     ) -> None:
@@ -56,56 +67,89 @@ class Intake:
         secret = settings.secret_key.get_secret_value()
         self._hash_key = b"sidecast event\0" + secret.encode()
         self._hash_user = UserHash(secret)
+        self._journal: GroupCommit[Entry, Repeat | None] = GroupCommit(self._commit, tasks, MOST_IN_A_COMMIT)
         self.closed = False
 
-    async def accept(self, event: ChatEvent, dedupe_id: str | None, request_id: str) -> Receipt:
-        """Journal an event that triggers; `dedupe_id` stands in for an absent `event_id`.
+    async def accept_all(self, events: list[ChatEvent], dedupe_id: str | None, request_id: str) -> list[Result]:
+        """Take events, those that trigger in one commit; a result for each.
 
-        Raises Conflict, Closed, UnknownEntity, DatabaseUnavailable.
+        `dedupe_id` stands in for an absent `event_id`. Raises Closed, DatabaseUnavailable.
         """
         if self.closed:
             raise Closed
         received = time.monotonic()
-        community = await self._communities.of(event)
-        trigger = self._triggers.match(event)
-        if trigger is None:
-            self._metrics.events.labels("untriggered").inc()
-            return Receipt(None, None)
-        item = Interaction(new_id(), community.community_id, event, trigger, received, request_id=request_id)
-        return await self._journal(item, event.event_id or dedupe_id)
+        communities = await self._communities.of(events)
+        results: list[Result] = []
+        entries: dict[int, Entry] = {}
+        for number, event in enumerate(events):
+            community = communities.get(event.entity_id)
+            trigger = self._triggers.match(event) if community else None
+            results.append(Receipt(None, trigger) if community else UnknownEntity(event.entity_id))
+            if community and trigger:
+                item = Interaction(new_id(), community.community_id, event, trigger, received, request_id=request_id)
+                entries[number] = self._entry(item, event.event_id or dedupe_id)
+        self._metrics.events.labels("untriggered").inc(results.count(Receipt(None, None)))
+        if entries:
+            repeats = await self._journal.submit(list(entries.values()))
+            for (number, entry), repeat in zip(entries.items(), repeats, strict=True):
+                results[number] = self._result(entry, repeat)
+        return results
 
-    async def _journal(self, item: Interaction, dedupe_id: str | None) -> Receipt:
-        event = item.event
-        bot = event.is_bot or event.username.casefold() in self._bots
-        leased = not bot and self._worker.reserve()
-        mine = False
+    def _entry(self, item: Interaction, dedupe_id: str | None) -> Entry:
+        event_hash = item.event.fingerprint(self._hash_key)
+        suppressed = "bot_author" if item.event.is_bot or item.event.username.casefold() in self._bots else None
+        if dedupe_id:
+            return Entry(item, given_key(dedupe_id), event_hash, ID_SECONDS, suppressed)
+        return Entry(item, own_key(event_hash), event_hash, SAME_EVENT_SECONDS, suppressed)
+
+    async def _commit(self, entries: list[Entry]) -> list[Repeat | None]:
+        """Journal entries and start work on those that are new, whether or not their callers still wait."""
+        for entry in entries:
+            entry.leased = not entry.suppressed and self._worker.reserve(entry.item.community_id)
+        repeats: list[Repeat | None] | None = None
         try:
-            repeat = await self._interactions.insert(
-                item, dedupe_id, event.fingerprint(self._hash_key), "bot_author" if bot else None, leased
-            )
-            mine = repeat is None
+            repeats = await self._interactions.insert(entries)
         finally:
-            self._worker.release(leased and not mine)
-        if repeat is not None:
-            if not repeat.same:
-                raise Conflict(event.event_id)
-            self._metrics.events.labels("duplicate").inc()
-            return Receipt(repeat.interaction_id, repeat.trigger, duplicate=True)
-        self._note(item, bot)
-        if leased:
-            self._worker.start(item)
-        elif not bot:
-            self._worker.wake()
-        return Receipt(item.interaction_id, item.trigger)
+            for number, entry in enumerate(entries):
+                if entry.leased and (repeats is None or repeats[number] is not None):
+                    self._worker.release(entry.item.community_id)
+        for entry, repeat in zip(entries, repeats, strict=True):
+            if repeat is None:
+                self._begin(entry)
+        return repeats
 
-    def _note(self, item: Interaction, bot: bool) -> None:
-        self._metrics.events.labels("suppressed" if bot else "triggered").inc()
+    def _begin(self, entry: Entry) -> None:
+        item = entry.item
+        if entry.leased:
+            self._worker.start(item)
+        elif not entry.suppressed:
+            self._worker.wake(item.community_id)
+        self._metrics.events.labels("suppressed" if entry.suppressed else "triggered").inc()
         self._metrics.triggers.labels(item.trigger.type).inc()
         self._log.audit(
-            "interaction.suppressed" if bot else "interaction.received",
+            "interaction.suppressed" if entry.suppressed else "interaction.received",
             f"{item.trigger.type} on {item.event.platform}",
             user=self._hash_user(item.event.platform, item.event.user_id),
             community=str(item.community_id),
             interaction=str(item.interaction_id),
-            result="SUPPRESSED" if bot else "ACCEPTED",
+            result="SUPPRESSED" if entry.suppressed else "ACCEPTED",
         )
+
+    def _result(self, entry: Entry, repeat: Repeat | None) -> Result:
+        if repeat is None:
+            return Receipt(entry.item.interaction_id, entry.item.trigger)
+        if not repeat.same:
+            return Conflict(entry.dedupe_key)
+        self._metrics.events.labels("duplicate").inc()
+        return Receipt(repeat.interaction_id, repeat.trigger, duplicate=True)
+
+    async def cancel(self, entity_id: str, event_id: str | None, user_id: str | None) -> int:
+        """Suppress what was not sent yet of a deleted message or a banned user; how many.
+
+        Raises DatabaseUnavailable.
+        """
+        cancelled = await self._interactions.cancel(entity_id, event_id, user_id)
+        self._metrics.events.labels("suppressed").inc(len(cancelled))
+        for interaction_id in cancelled:
+            self._log.audit("interaction.suppressed", "cancelled by the router", interaction=str(interaction_id))
+        return len(cancelled)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -44,7 +45,7 @@ class Interaction:
     received: float
     fence: int = 1
     attempts: int = 1
-    deliveries: int = 0
+    deliveries: int = 0  # offers to the router, the one under way included
     request_id: str | None = None
     reply: Reply | None = None
     answered: float = 0.0
@@ -53,6 +54,18 @@ class Interaction:
     def age(self) -> float:
         """Seconds since the event was received."""
         return time.monotonic() - self.received
+
+
+@dataclass
+class Entry:
+    """A row to be: `suppressed` says why there is to be no reply; `leased`, that this instance has a slot for it."""
+
+    item: Interaction
+    dedupe_key: str
+    event_hash: bytes
+    repeat_seconds: float
+    suppressed: str | None = None
+    leased: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,37 +105,34 @@ class Interactions:
         self._queries = database.queries
         self._lease: dict[str, Any] = {"owner": owner, "lease_seconds": lease_seconds}
 
-    async def insert(
-        self, item: Interaction, dedupe_key: str | None, event_hash: bytes, suppressed: str | None, leased: bool
-    ) -> Repeat | None:
-        """Journal an event, committed on return; an event with a known id changes nothing and is given back."""
-        event = item.event
-        row: dict[str, Any] = {
-            "interaction_id": item.interaction_id,
-            "community_id": item.community_id,
-            **event.model_dump(include={"entity_id", "platform", "session_id", "user_id", "message_type"}),
-            "trigger_type": item.trigger.type,
-            "trigger_match": item.trigger.match,
-            "dedupe_key": dedupe_key,
-            "event_hash": event_hash,
-            "event": None if suppressed else event.model_dump_json(),
-            "request_id": item.request_id,
-            "state": "suppressed" if suppressed else "answering" if leased else "received",
-            "reason": suppressed,
-            "owner": self._lease["owner"] if leased else None,
-            "lease_seconds": self._lease["lease_seconds"] if leased else None,
-        }
+    async def insert(self, entries: list[Entry]) -> list[Repeat | None]:
+        """Journal events, committed together on return; for each None, or what it repeats (and nothing changed)."""
+        # In the order of the keys, so that instances that insert the same ones do not wait for each other.
+        ordered = sorted(entries, key=lambda entry: (entry.item.event.entity_id, entry.dedupe_key))
+        columns = {name: [getter(entry) for entry in ordered] for name, getter in _COLUMNS.items()}
         async with self._database.connection() as connection:
-            if await self._queries.insert_interaction(connection, **row) is not None:
-                return None
-            return await self._repeat(connection, event.entity_id, dedupe_key, event_hash)
+            rows = [row async for row in self._queries.insert_interactions(connection, **columns, **self._lease)]
+            new = {row["interaction_id"] for row in rows}
+            repeated = [entry for entry in entries if entry.item.interaction_id not in new]
+            repeats = await self._repeats(connection, repeated) if repeated else {}
+        return [repeats.get(entry.item.interaction_id) for entry in entries]
 
-    async def _repeat(
-        self, connection: Connection, entity_id: str, dedupe_key: str | None, event_hash: bytes
-    ) -> Repeat:
-        row = await self._queries.select_repeat(connection, entity_id=entity_id, dedupe_key=dedupe_key)
-        trigger = Trigger(row["trigger_type"], row["trigger_match"])
-        return Repeat(row["interaction_id"], trigger, row["event_hash"] == event_hash)
+    async def _repeats(self, connection: Connection, entries: list[Entry]) -> dict[UUID, Repeat]:
+        """What each entry repeats, by the entry's own id."""
+        keys = [(entry.item.event.entity_id, entry.dedupe_key) for entry in entries]
+        columns = {"entity_ids": [entity for entity, _ in keys], "dedupe_keys": [key for _, key in keys]}
+        rows = {
+            (row["entity_id"], row["dedupe_key"]): row
+            async for row in self._queries.select_repeats(connection, **columns)
+        }
+        return {
+            entry.item.interaction_id: Repeat(
+                rows[key]["interaction_id"],
+                Trigger(rows[key]["trigger_type"], rows[key]["trigger_match"]),
+                rows[key]["event_hash"] == entry.event_hash,
+            )
+            for entry, key in zip(entries, keys, strict=True)
+        }
 
     async def select(self, interaction_id: UUID) -> Outcome | None:
         async with self._database.connection() as connection:
@@ -135,11 +145,17 @@ class Interactions:
         timings = json.loads(fields.pop("timings"))
         return Outcome(trigger=trigger, timings=timings, message=event.get("message_content"), **fields)
 
-    async def claim(self, slots: int) -> list[Interaction]:
-        """Take up to `slots` interactions that wait or whose instance is gone, oldest first."""
+    async def claim_waiting(self, slots: int, share: int, rooms: dict[UUID, int]) -> list[Interaction]:
+        """Take up to `slots` that wait, at most `share` of one community, or its room where `rooms` has one."""
+        columns = {"busy_ids": list(rooms), "busy_rooms": list(rooms.values())}
         async with self._database.connection() as connection:
-            rows = [row async for row in self._queries.claim_interactions(connection, slots=slots, **self._lease)]
-        return [_claimed(row) for row in rows]
+            rows = self._queries.claim_waiting(connection, slots=slots, share=share, **columns, **self._lease)
+            return [_claimed(row) async for row in rows]
+
+    async def claim_due(self, slots: int) -> list[Interaction]:
+        """Take up to `slots` whose lease ended or whose next delivery is due; without a reply they wait again."""
+        async with self._database.connection() as connection:
+            return [_claimed(row) async for row in self._queries.claim_due(connection, slots=slots, **self._lease)]
 
     async def renew(self, ids: list[UUID]) -> None:
         async with self._database.connection() as connection:
@@ -150,7 +166,7 @@ class Interactions:
             await self._queries.release_leases(connection, ids=ids, owner=self._lease["owner"])
 
     async def answer(self, item: Interaction, reply: Reply, timings: dict[str, float]) -> bool:
-        """Commit the reply; False when the lease went to another instance, which answers instead."""
+        """Commit the reply, which is sent at once; False when the interaction is no longer this instance's."""
         row = {
             "interaction_id": item.interaction_id,
             "fence": item.fence,
@@ -162,21 +178,70 @@ class Interactions:
             "prompt_tokens": reply.prompt_tokens,
             "completion_tokens": reply.completion_tokens,
             "timings": json.dumps(timings),
+            "deliveries": 1,
             "lease_seconds": self._lease["lease_seconds"],
         }
         async with self._database.connection() as connection:
             return await self._queries.answer_interaction(connection, **row) is not None
 
-    async def end(
-        self, item: Interaction, state: str, reason: str | None, deliveries: int, timings: dict[str, float]
-    ) -> bool:
-        """Commit the last state and erase the texts; False when the lease went to another instance."""
-        row = {"interaction_id": item.interaction_id, "fence": item.fence, "state": state, "reason": reason}
+    async def postpone(self, item: Interaction, deliveries: int, seconds: float) -> None:
+        """Let go of a reply until its next delivery, for any instance to make."""
+        row = {"interaction_id": item.interaction_id, "fence": item.fence, "deliveries": deliveries, "seconds": seconds}
         async with self._database.connection() as connection:
-            ended = await self._queries.end_interaction(
-                connection, **row, deliveries=deliveries, timings=json.dumps(timings)
-            )
-        return ended is not None
+            await self._queries.postpone_delivery(connection, **row)
+
+    async def end(self, item: Interaction, state: str, reason: str | None, timings: dict[str, float]) -> bool:
+        """Commit the last state and erase the texts; False when the interaction is no longer this instance's."""
+        row = {"interaction_id": item.interaction_id, "fence": item.fence, "state": state, "reason": reason}
+        more = {"deliveries": item.deliveries, "timings": json.dumps(timings)}
+        async with self._database.connection() as connection:
+            return await self._queries.end_interaction(connection, **row, **more) is not None
+
+    async def cancel(self, entity_id: str, event_id: str | None, user_id: str | None) -> list[UUID]:
+        """Suppress what was not sent yet of an event or a user in a channel; which that were."""
+        row = {"entity_id": entity_id, "dedupe_key": event_id and given_key(event_id), "user_id": user_id}
+        async with self._database.connection() as connection:
+            return [row["interaction_id"] async for row in self._queries.cancel_interactions(connection, **row)]
+
+    async def redrive(self, community_id: UUID | None) -> int:
+        """Offer undeliverable replies once more, of one community or of all; how many."""
+        async with self._database.connection() as connection:
+            return int(await self._queries.redrive_interactions(connection, community_id=community_id))
+
+    async def trim(self, seconds: float, rows: int) -> int:
+        """Delete up to `rows` that ended over `seconds` ago; how many."""
+        async with self._database.connection() as connection:
+            return int(await self._queries.delete_ended(connection, seconds=seconds, rows=rows))
+
+
+def given_key(event_id: str) -> str:
+    """What recognises a repeat of an event with an id."""
+    return f"id:{event_id}"
+
+
+def own_key(event_hash: bytes) -> str:
+    """What recognises a repeat of an event without an id: the event itself."""
+    return f"same:{event_hash.hex()}"
+
+
+_COLUMNS: dict[str, Callable[[Entry], Any]] = {
+    "interaction_ids": lambda entry: entry.item.interaction_id,
+    "community_ids": lambda entry: entry.item.community_id,
+    "entity_ids": lambda entry: entry.item.event.entity_id,
+    "platforms": lambda entry: entry.item.event.platform,
+    "session_ids": lambda entry: entry.item.event.session_id,
+    "user_ids": lambda entry: entry.item.event.user_id,
+    "message_types": lambda entry: entry.item.event.message_type,
+    "trigger_types": lambda entry: entry.item.trigger.type,
+    "trigger_matches": lambda entry: entry.item.trigger.match,
+    "dedupe_keys": lambda entry: entry.dedupe_key,
+    "event_hashes": lambda entry: entry.event_hash,
+    "events": lambda entry: None if entry.suppressed else entry.item.event.model_dump_json(),
+    "request_ids": lambda entry: entry.item.request_id,
+    "states": lambda entry: "suppressed" if entry.suppressed else "answering" if entry.leased else "received",
+    "reasons": lambda entry: entry.suppressed,
+    "repeat_seconds": lambda entry: entry.repeat_seconds,
+}
 
 
 def _claimed(row: Any) -> Interaction:

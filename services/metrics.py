@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, generate_latest
 
 _FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
 _SLOW = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 90)
@@ -31,6 +31,10 @@ class Metrics:
             ["state"],
             buckets=_SLOW,
             registry=registry,
+        )
+        states = ["closed", "open", "half_open"]
+        self.router_breaker = Enum(
+            "sidecast_router_breaker", "Whether the router is asked.", states=states, registry=registry
         )
         self.in_flight = Gauge("sidecast_interactions_in_flight", "Being answered now.", registry=registry)
 

@@ -1,10 +1,7 @@
-"""Posts replies to the chat router, or keeps them where no router is set (the development router)."""
+"""Takes a reply to the chat router, or keeps it where no router is set (the development router)."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
 import time
 from collections import deque
@@ -12,15 +9,13 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from config import CONNECT_TIMEOUT, PROBE_TIMEOUT, ROUTER_TIMEOUT, Settings
-from services.logs import Log
+from services.webhooks import sign, signing_key
 
 KEPT_MESSAGES = 5_000
-FIRST_WAIT = 0.5
-LONGEST_WAIT = 30.0
-# The answers after which another try may succeed (DESIGN: 408, 429 and 5xx; other 4xx and 3xx are final).
+LONGEST_RETRY_AFTER = 30.0
+# The answers after which another try may succeed: 408, 429 and 5xx; other 4xx and 3xx are final.
 _PASSING = frozenset({408, 429, *range(500, 600)})
 
 
@@ -61,12 +56,13 @@ class HttpRouter:
     def __init__(self, settings: Settings) -> None:
         self._url = settings.router_api_url + settings.router_response_path
         self._base = settings.router_api_url
-        self._secret = _signing_key(settings.router_callback_secret.get_secret_value())
+        secret = settings.router_callback_secret.get_secret_value()
+        self._signing_key = signing_key(secret) if secret else b""
         key = settings.router_api_key.get_secret_value()
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(ROUTER_TIMEOUT, connect=CONNECT_TIMEOUT),
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
+            limits=httpx.Limits(max_connections=100, max_keepalive_connections=50),
             follow_redirects=False,
             trust_env=False,
         )
@@ -79,7 +75,9 @@ class HttpRouter:
             # Streamed, so that a router's endless answer is not read: its status is all that counts.
             async with self._client.stream("POST", self._url, content=content, headers=headers) as answer:
                 status, retry_after = answer.status_code, answer.headers.get("Retry-After", "")
-        except httpx.HTTPError as error:
+                if int(answer.headers.get("Content-Length") or 0) < 1024:
+                    await answer.aread()  # lets the connection be used again
+        except (httpx.HTTPError, httpx.StreamError, ValueError) as error:
             raise RouterUnavailable(f"router_{_snake(error)}") from error
         if status in _PASSING:
             raise RouterUnavailable(f"router_status_{status}", _seconds(retry_after))
@@ -98,13 +96,12 @@ class HttpRouter:
         await self._client.aclose()
 
     def _signature(self, interaction_id: str, content: bytes) -> dict[str, str]:
-        """The three headers of Standard Webhooks 1.0, or none without a secret."""
-        if not self._secret:
+        """The three headers of Standard Webhooks, or none without a secret."""
+        if not self._signing_key:
             return {}
         now = str(int(time.time()))
-        signed = b".".join((interaction_id.encode(), now.encode(), content))
-        digest = base64.b64encode(hmac.new(self._secret, signed, hashlib.sha256).digest()).decode()
-        return {"webhook-id": interaction_id, "webhook-timestamp": now, "webhook-signature": f"v1,{digest}"}
+        signature = sign(self._signing_key, interaction_id, now, content)
+        return {"webhook-id": interaction_id, "webhook-timestamp": now, "webhook-signature": signature}
 
 
 class DevRouter:
@@ -123,57 +120,9 @@ class DevRouter:
         return None
 
 
-class RouterService:
-    """Offers a reply to the router until it is taken, refused or too old."""
-
-    def __init__(self, settings: Settings, router: Router, log: Log) -> None:
-        self._ttl = settings.delivery_ttl
-        self._log = log
-        self.router = router
-
-    async def deliver(self, interaction_id: str, body: dict[str, Any], attempts: int, age: float) -> int:
-        """Post `body`, whose reply was ready `age` seconds ago; returns the number of posts, those before included.
-
-        Raises DeliveryError when it is given up.
-        """
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(RouterUnavailable),
-            stop=stop_after_delay(max(self._ttl - age, 0)),
-            wait=_wait,
-            before_sleep=self._note,
-            reraise=True,
-        )
-        async for attempt in retrying:
-            with attempt:
-                attempts += 1
-                await self.router.post(interaction_id, body | {"attempt": attempts} if "attempt" in body else body)
-        return attempts
-
-    def _note(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        wait = state.next_action.sleep if state.next_action else 0.0
-        message = f"the router did not take a reply ({error}); it is offered again in {wait:.1f} s"
-        self._log.error("delivery.retried", message, result="RETRY", attempt=state.attempt_number)
-
-
-_backoff = wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)
-
-
-def _wait(state: RetryCallState) -> float:
-    """Exponential with full jitter, and not before the router's `Retry-After` (up to 30 s of it)."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, RouterUnavailable) else 0.0
-    return asked + _backoff(state)
-
-
 def _seconds(retry_after: str) -> float:
     """The wait that a `Retry-After` in seconds asks for, between 0 and 30 s; 0 for what cannot be read."""
-    return min(float(retry_after), LONGEST_WAIT) if retry_after.isascii() and retry_after.isdigit() else 0.0
-
-
-def _signing_key(secret: str) -> bytes:
-    """The key of a `whsec_…` secret (base64), or the text's own bytes."""
-    return base64.b64decode(secret[6:]) if secret.startswith("whsec_") else secret.encode()
+    return min(float(retry_after), LONGEST_RETRY_AFTER) if retry_after.isascii() and retry_after.isdigit() else 0.0
 
 
 def _snake(error: Exception) -> str:

@@ -10,13 +10,18 @@ from services.ai_service import AIService, make_providers
 from services.cache_manager import CacheManager
 from services.communities import Communities
 from services.database import Database
+from services.deliveries import Deliveries
 from services.health import HealthService
 from services.intake import Intake
 from services.interactions import Interactions
 from services.keys import Keys
+from services.leases import Leases
 from services.logs import Log
 from services.metrics import Metrics
-from services.router_service import DevRouter, HttpRouter, RouterService
+from services.retention import Retention
+from services.router_service import DevRouter, HttpRouter
+from services.tasks import Tasks
+from services.webhooks import signing_key
 from services.worker import Worker
 
 CLOSE_SECONDS = 5.0
@@ -30,30 +35,43 @@ class Sidecast:
         self.log = log
         self.metrics = Metrics()
         self.keys = Keys(settings)
+        self.intake_keys = [signing_key(secret.get_secret_value()) for secret in settings.intake_secret]
         self.database = Database(settings.database_url, log)
         self.cache = CacheManager(settings, log)
         self.ai = AIService(make_providers(settings), self.metrics, log)
         self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
         self.interactions = Interactions(self.database, uuid4(), settings.lease_seconds)
-        delivery = RouterService(settings, self.router, log)
-        self.worker = Worker(settings, self.interactions, self.cache, self.ai, delivery, self.metrics, log)
+        self._tasks = tasks = Tasks(log)
+        self._leases = Leases(self.interactions, settings.lease_seconds, log)
+        deliveries = Deliveries(settings, self.interactions, self.router, self.metrics, log)
+        self._worker = worker = Worker(
+            settings, self.interactions, self._leases, self.cache, self.ai, deliveries, tasks, self.metrics, log
+        )
         communities = Communities(self.database, settings.auto_register)
-        self.intake = Intake(settings, communities, self.interactions, self.worker, self.metrics, log)
+        self.intake = Intake(settings, communities, self.interactions, worker, tasks, self.metrics, log)
+        self._retention = Retention(self.interactions, settings.journal_retention, log)
         self.health = HealthService(self.database, self.cache, self.ai, self.router)
 
     async def open(self) -> None:
         """Raises DatabaseUnavailable or MigrationError."""
         await self.database.open()
         await self.ai.open()
-        self.worker.open()
+        self._leases.open(self._tasks)
+        self._worker.open()
+        self._retention.open(self._tasks)
         provider = self.ai.providers[0]
         message = f"answers with {provider.name}, model {provider.model}"
         self.log.system("service.started", message, version=self.settings.module_version, result="SUCCESS")
 
-    async def close(self) -> None:
-        """Stop accepting, drain, then close in reverse order; each step is bounded."""
+    async def drain(self) -> None:
+        """Stop accepting, give what runs `DRAIN_TIMEOUT` to end, hand the rest back to the journal."""
         self.intake.closed = True
-        await self.worker.close(self.settings.drain_timeout)
+        await self._tasks.drain(self.settings.drain_timeout)
+        handed_back = await self._leases.hand_back()
+        self.log.system("service.drained", f"{handed_back} interactions were handed back", result="SUCCESS")
+
+    async def close(self) -> None:
+        """Close in reverse order, each step bounded."""
         for close in (self.router.close, self.ai.close, self.cache.close, self.database.close):
             try:
                 async with asyncio.timeout(CLOSE_SECONDS):

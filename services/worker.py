@@ -1,15 +1,16 @@
 """Answers what the journal holds: context → prompt → model → reply → delivery, one task an interaction.
 
 A slot (of `MAX_CONCURRENT_REQUESTS`) is held while a reply is made, not while it is delivered. What finds no slot
-waits in PostgreSQL. Leases are renewed at half their length; what a dead instance held is claimed when its lease ends.
+waits in PostgreSQL. A community has at most half of the slots, so that a raid on one leaves room for the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import time
-from typing import Any
+from collections import Counter
 from uuid import UUID
 
 from structlog.contextvars import bound_contextvars
@@ -18,130 +19,126 @@ from config import Settings
 from services.ai_service import AIService, NoAnswer
 from services.cache_manager import CacheManager, UserKey
 from services.database import DatabaseUnavailable
+from services.deliveries import Deliveries
 from services.interactions import Interaction, Interactions, Reply
+from services.leases import Leases
 from services.logs import Log, UserHash
 from services.metrics import Metrics
 from services.prompts import build_prompt, what_was_said
 from services.replies import canned_text, fit
-from services.router_service import DeliveryError, RouterService
 from services.tasks import Tasks
 
 CLAIM_SECONDS = 1.0
+COMMUNITY_SHARE = 0.5
 
 
 class Worker:
-    """The slots, and the loop that fills them."""
+    """The slots, and the loops that fill them."""
 
     def __init__(
         self,
         settings: Settings,
         interactions: Interactions,
+        leases: Leases,
         cache: CacheManager,
         ai: AIService,
-        router: RouterService,
+        deliveries: Deliveries,
+        tasks: Tasks,
         metrics: Metrics,
         log: Log,
     ) -> None:
         self._settings = settings
         self._interactions = interactions
+        self._leases = leases
         self._cache = cache
         self._ai = ai
-        self._router = router
+        self._deliveries = deliveries
+        self._tasks = tasks
         self._metrics = metrics
         self._log = log
-        self._tasks = Tasks(log)
         self._hash_user = UserHash(settings.secret_key.get_secret_value())
         self._slots = settings.max_concurrent_requests
-        self._held: set[UUID] = set()
+        self._share = math.ceil(self._slots * COMMUNITY_SHARE)
+        self._busy: Counter[UUID] = Counter()  # slots by community
+        self._behind: set[UUID] = set()  # communities that, as far as is known here, have work waiting in PostgreSQL
         self._wake = asyncio.Event()
-        self._waiting = True  # whether PostgreSQL may hold work that no instance has
-        self._cut_short: list[UUID] = []
 
     def open(self) -> None:
-        self._tasks.repeat(self._claim_if_up, self._until_claim, "claim")
-        self._tasks.repeat(self._renew, self._until_renewal, "renew")
+        self._tasks.repeat(self._claim_waiting, self._until_work, "claim waiting")
+        self._tasks.repeat(self._claim_due, self._until_due, "claim due")
 
-    async def close(self, seconds: float) -> None:
-        """Take nothing more, give what runs `seconds` to end, then hand the rest back to the journal."""
-        await self._tasks.drain(seconds)
-        if self._cut_short:
-            try:
-                await self._interactions.release(self._cut_short)
-            except DatabaseUnavailable:
-                self._log.error("worker.release", "leases could not be handed back; they end by themselves")
-        message = f"drained; {len(self._cut_short)} interactions were handed back"
-        self._log.system("worker.stopped", message, result="SUCCESS")
-
-    def reserve(self) -> bool:
-        """Take a slot if one is free and nothing waits for it in PostgreSQL."""
-        if self._slots == 0 or self._waiting:
+    def reserve(self, community_id: UUID) -> bool:
+        """Take a slot for this community, if one is free and nothing of the community waits for it."""
+        if self._slots == 0 or self._busy[community_id] >= self._share or community_id in self._behind:
             return False
         self._slots -= 1
+        self._busy[community_id] += 1
         return True
 
-    def release(self, reserved: bool = True) -> None:
+    def release(self, community_id: UUID) -> None:
         """Give a slot back."""
-        if reserved:
-            self._slots += 1
-            if self._waiting:
-                self._wake.set()
+        self._slots += 1
+        self._busy[community_id] -= 1
+        if not self._busy[community_id]:
+            del self._busy[community_id]
+        if self._behind:
+            self._wake.set()
 
-    def wake(self) -> None:
-        """Something waits in PostgreSQL; it is claimed as soon as a slot is free."""
-        self._waiting = True
-        if self._slots:
+    def wake(self, community_id: UUID) -> None:
+        """Something of this community waits in PostgreSQL."""
+        self._behind.add(community_id)
+        if self._slots and self._busy[community_id] < self._share:
             self._wake.set()
 
     def start(self, item: Interaction) -> None:
         """Work on an interaction that this instance holds; its slot is taken already."""
-        self._held.add(item.interaction_id)
-        self._tasks.spawn(self._run(item), f"interaction {item.interaction_id}")
+        self._leases.hold(item.interaction_id)
+        self._tasks.spawn(self._run(item, with_slot=True), f"interaction {item.interaction_id}")
 
-    async def _run(self, item: Interaction) -> None:
+    async def _run(self, item: Interaction, *, with_slot: bool) -> None:
         user = self._hash_user(item.event.platform, item.event.user_id)
+        cut_short = False
         with bound_contextvars(request_id=item.request_id, interaction=str(item.interaction_id), user=user):
             try:
-                self._metrics.in_flight.inc()
-                try:
-                    answered = await self._answer(item)
-                finally:
-                    self._metrics.in_flight.dec()
-                    self.release()
+                answered = await self._answer_in_slot(item) if with_slot else item
                 if answered is not None:
-                    await self._deliver(answered)
+                    await self._deliveries.deliver(answered)
             except DatabaseUnavailable:
-                self._log.error(
-                    "interaction.interrupted", "PostgreSQL went away; it is taken up again when the lease ends"
-                )
+                message = "PostgreSQL went away; it is taken up again when the lease ends"
+                self._log.error("interaction.interrupted", message, result="INTERRUPTED")
             except asyncio.CancelledError:
-                self._cut_short.append(item.interaction_id)
+                cut_short = True
                 raise
             finally:
-                self._held.discard(item.interaction_id)
+                self._leases.let_go(item.interaction_id, cut_short=cut_short)
+
+    async def _answer_in_slot(self, item: Interaction) -> Interaction | None:
+        with self._metrics.in_flight.track_inprogress():
+            try:
+                return await self._answer(item)
+            finally:
+                self.release(item.community_id)
 
     async def _answer(self, item: Interaction) -> Interaction | None:
         """Make and commit the reply; None when there is none to send or another instance has taken over."""
-        if item.reply is not None:
-            return item
-        if item.age > self._settings.reply_ttl:
-            await self._end(item, "expired", "reply_ttl")
-            return None
         timings = {"waited": _ms(item.received)}
         user = UserKey(item.community_id, item.event.platform, item.event.user_id)
         reply = await self._compose(item, user, timings)
         if reply is None:
-            await self._end(item, "expired", "reply_ttl")
+            await self._deliveries.end(item, "expired", "reply_ttl", timings)
             return None
         timings["answered"] = _ms(item.received)
         if not await self._interactions.answer(item, reply, timings):
-            self._log.error("interaction.lost_lease", "another instance has taken over", result="DROPPED")
+            self._log.info("interaction.lost_lease", "it was cancelled or another instance has it", result="DROPPED")
             return None
         if not reply.fallback:
             await self._cache.remember(user, what_was_said(item.event), reply.text)
-        return dataclasses.replace(item, reply=reply, answered=time.monotonic())
+        return dataclasses.replace(item, reply=reply, deliveries=1, answered=time.monotonic())
 
     async def _compose(self, item: Interaction, user: UserKey, timings: dict[str, float]) -> Reply | None:
         """A model's reply, or the canned one when none answers; None when the time for a reply ran out."""
+        if item.age > self._settings.reply_ttl:
+            return None
         prefix = self._settings.response_prefix
         canned = fit(canned_text(item.event, item.trigger), item.event.platform, prefix)
         if item.attempts > self._settings.max_attempts:
@@ -164,112 +161,68 @@ class Worker:
             return Reply(canned, True, "empty_reply", answer.provider, answer.model, *tokens)
         return Reply(text, False, answer.passed_over, answer.provider, answer.model, *tokens)
 
-    async def _deliver(self, item: Interaction) -> None:
-        """Offer the reply to the router and commit how that ended."""
-        if item.deliveries == 0 and item.age > self._settings.reply_ttl:
-            await self._end(item, "expired", "reply_ttl")
-            return
-        began = time.monotonic()
-        body = self._callback(item)
-        try:
-            posts = await self._router.deliver(
-                str(item.interaction_id), body, item.deliveries, time.monotonic() - item.answered
-            )
-        except DeliveryError as error:
-            await self._end(item, "undeliverable", error.reason)
-        else:
-            await self._end(item, "delivered", None, posts, {"delivery": _ms(began)})
-
-    async def _end(
-        self,
-        item: Interaction,
-        state: str,
-        reason: str | None,
-        deliveries: int = 0,
-        timings: dict[str, float] | None = None,
-    ) -> None:
-        total = _ms(item.received)
-        if not await self._interactions.end(item, state, reason, deliveries, (timings or {}) | {"total": total}):
-            self._log.error("interaction.lost_lease", "another instance has taken over", result="DROPPED")
-            return
-        self._metrics.events.labels(state).inc()
-        self._metrics.whole_way.labels(state).observe(total / 1000)
-        self._log.audit(
-            f"interaction.{state}",
-            f"{item.trigger.type} on {item.event.platform}",
-            community=str(item.community_id),
-            result="SUCCESS" if state == "delivered" else state.upper(),
-            reason=reason,
-            execution_time=total,
-        )
-
-    def _callback(self, item: Interaction) -> dict[str, Any]:
-        """The body that the router receives."""
-        event, reply = item.event, item.reply
-        text = self._settings.response_prefix + (reply.text if reply else "")
-        if self._settings.router_response_format == "compact":
-            channel = event.entity_id.rsplit(":", 1)[-1]
-            return {"event_id": event.event_id, "response": text, "platform": event.platform, "channel_id": channel}
-        data: dict[str, Any] = {"message": text, "fallback": bool(reply and reply.fallback)}
-        if event.platform == "discord":
-            data["allowed_mentions"] = {"parse": []}
-        return {
-            "session_id": event.session_id,
-            "module_name": self._settings.module_name,
-            "success": True,
-            "response_action": "chat",
-            "response_data": data,
-            "processing_time_ms": round(_ms(item.received)),
-            "interaction_id": str(item.interaction_id),
-            **event.model_dump(include={"event_id", "entity_id", "platform", "user_id", "reply_to"}),
-            "attempt": 1,
-        }
-
-    async def _claim_if_up(self) -> None:
-        try:
-            await self._claim()
-        except DatabaseUnavailable:
-            await asyncio.sleep(CLAIM_SECONDS)
-            self._waiting = True
-
-    async def _claim(self) -> None:
-        """Fill the free slots from the journal."""
+    async def _claim_waiting(self) -> None:
+        """Fill the free slots from the journal, in turns between communities."""
         slots = self._slots
         if slots == 0:
             return
-        # While the claim runs, what comes in waits behind it in PostgreSQL (and calls `wake`).
+        # What comes in while the claim runs waits behind it in PostgreSQL, and adds itself to `_behind` again.
         self._slots = 0
-        self._waiting = False
+        before, self._behind = self._behind, set()
+        rooms = {community: max(self._share - busy, 0) for community, busy in self._busy.items()}
         claimed: list[Interaction] = []
         try:
-            claimed = await self._interactions.claim(slots)
+            claimed = await self._interactions.claim_waiting(slots, self._share, rooms)
+        except DatabaseUnavailable:
+            self._behind = before
+            return
         finally:
             self._slots += slots - len(claimed)
-        self._waiting = self._waiting or len(claimed) == slots
+        communities = [item.community_id for item in claimed]
+        self._busy.update(communities)
+        if len(claimed) == slots:
+            self._behind |= before | set(communities)
+        else:
+            self._behind |= {community for community, busy in self._busy.items() if busy >= self._share}
+        if self._slots and any(self._busy[community] < self._share for community in self._behind):
+            self._wake.set()
         for item in claimed:
             self.start(item)
 
-    async def _until_claim(self) -> None:
-        """Return at once when work waits and a slot is free, and at the latest after a second."""
-        if self._waiting and self._slots:
+    async def _until_work(self) -> None:
+        """Return when a slot is free and work waits, and every second to see what other instances left."""
+        await _wait(self._wake)
+
+    async def _claim_due(self) -> None:
+        """Take up what a dead instance held, and replies whose next delivery is due."""
+        room = self._deliveries.room
+        if room == 0:
             return
         try:
-            async with asyncio.timeout(CLAIM_SECONDS):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
-        self._wake.clear()
+            claimed = await self._interactions.claim_due(room)
+        except DatabaseUnavailable:
+            return
+        for item in claimed:
+            if item.reply is None:
+                self.wake(item.community_id)
+                continue
+            self._leases.hold(item.interaction_id)
+            self._tasks.spawn(self._run(item, with_slot=False), f"delivery {item.interaction_id}")
+        if len(claimed) == room:
+            self._deliveries.due.set()
 
-    async def _renew(self) -> None:
-        """Keep what this instance works on."""
-        if self._held:
-            try:
-                await self._interactions.renew(list(self._held))
-            except DatabaseUnavailable:
-                self._log.error("worker.renew", "PostgreSQL is away: leases could not be renewed")
+    async def _until_due(self) -> None:
+        await _wait(self._deliveries.due)
 
-    async def _until_renewal(self) -> None:
-        await asyncio.sleep(self._settings.lease_seconds / 2)
+
+async def _wait(event: asyncio.Event) -> None:
+    """Until the event is set, for a second at most; it is cleared."""
+    try:
+        async with asyncio.timeout(CLAIM_SECONDS):
+            await event.wait()
+    except TimeoutError:
+        pass
+    event.clear()
 
 
 def _ms(since: float) -> float:

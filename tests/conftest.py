@@ -89,7 +89,7 @@ class Service:
 
     async def answered(self, **fields: Any) -> dict[str, Any]:
         """Post an event and wait for its callback at the development router."""
-        ack = await self.accept(**fields)
+        ack = await self.accept(**{"session_id": f"s-{next(_numbers)}"} | fields)
         await self.ended(ack["interaction_id"])
         return next(body for body in self.messages if body["interaction_id"] == ack["interaction_id"])
 
@@ -132,6 +132,7 @@ async def make_service(parts: dict[str, str], redis: Redis) -> AsyncIterator[Mak
 
     yield make
     for sidecast in reversed(opened):
+        await sidecast.drain()
         await sidecast.close()
     await forget_work(parts["DATABASE_URL"])
 

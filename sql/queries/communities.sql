@@ -1,23 +1,16 @@
--- name: select_entity(entity_id)^
--- The community that a channel belongs to.
-select e.community_id, c.name
+-- name: select_entities(entity_ids)
+-- The communities that channels belong to.
+select e.entity_id, e.community_id, c.name
 from entities e join communities c using (community_id)
-where e.entity_id = :entity_id;
+where e.entity_id = any(:entity_ids);
 
--- name: insert_entity(community_id, entity_id, platform)^
--- A community for a channel seen for the first time; the row that won, when two see it at once.
-with
-new as (
-    insert into communities (community_id, name) values (:community_id, :entity_id) returning community_id
-),
-entity as (
-    insert into entities (entity_id, community_id, platform)
-    select :entity_id, community_id, :platform from new
+-- name: insert_entities(community_ids, entity_ids, platforms)!
+-- A community for each channel seen for the first time. A channel that another instance has just taken makes none.
+with fresh as (
+    insert into entities (community_id, entity_id, platform)
+    select * from unnest(:community_ids::uuid[], :entity_ids::text[], :platforms::text[])
     on conflict (entity_id) do nothing
-    returning community_id
+    returning entity_id, community_id
 )
-select community_id, :entity_id::text as name from entity;
-
--- name: delete_community(community_id)!
--- Takes back a community whose channel went to another.
-delete from communities where community_id = :community_id;
+insert into communities (community_id, name)
+select community_id, entity_id from fresh;

@@ -1,25 +1,48 @@
--- name: insert_interaction(interaction_id, community_id, entity_id, platform, session_id, user_id, message_type, trigger_type, trigger_match, dedupe_key, event_hash, event, request_id, state, reason, owner, lease_seconds)$
--- Journal an event. With an owner it is leased to that instance at once; nothing comes back when it is a repeat.
+-- name: insert_interactions(repeat_seconds, interaction_ids, community_ids, entity_ids, platforms, session_ids, user_ids, message_types, trigger_types, trigger_matches, dedupe_keys, event_hashes, events, request_ids, states, reasons, owner, lease_seconds)
+-- Journal events, all in one commit; what comes back is new, what does not repeats another. A key that is older than
+-- its time to be recognised is let go first. Callers sort by key, so that two instances cannot wait for each other.
+with events as (
+    select *
+    from unnest(
+        :interaction_ids::uuid[], :community_ids::uuid[], :entity_ids::text[], :platforms::text[],
+        :session_ids::text[], :user_ids::text[], :message_types::text[], :trigger_types::text[],
+        :trigger_matches::text[], :dedupe_keys::text[], :event_hashes::bytea[], :events::text[],
+        :request_ids::text[], :states::text[], :reasons::text[], :repeat_seconds::float8[]
+    ) as e (
+        interaction_id, community_id, entity_id, platform, session_id, user_id, message_type, trigger_type,
+        trigger_match, dedupe_key, event_hash, event, request_id, state, reason, repeat_seconds
+    )
+),
+let_go as (
+    update interactions i
+    set dedupe_key = null
+    from events e
+    where i.entity_id = e.entity_id and i.dedupe_key = e.dedupe_key
+        and i.received_at < now() - make_interval(secs => e.repeat_seconds)
+    returning 1
+)
 insert into interactions (
     interaction_id, community_id, entity_id, platform, session_id, user_id, message_type, trigger_type,
     trigger_match, dedupe_key, event_hash, event, request_id, state, reason, ended_at,
     lease_owner, lease_until, attempts, fence
 )
-values (
-    :interaction_id, :community_id, :entity_id, :platform, :session_id, :user_id, :message_type, :trigger_type,
-    :trigger_match, :dedupe_key, :event_hash, :event, :request_id, :state, :reason,
-    case when :state = 'suppressed' then now() end,
-    :owner, now() + make_interval(secs => :lease_seconds),
-    case when :owner::uuid is null then 0 else 1 end, case when :owner::uuid is null then 0 else 1 end
-)
+select interaction_id, community_id, entity_id, platform, session_id, user_id, message_type, trigger_type,
+    trigger_match, dedupe_key, event_hash, event::json, request_id, state, reason,
+    case when state = 'suppressed' then now() end,
+    case when state = 'answering' then :owner::uuid end,
+    case when state = 'answering' then now() + make_interval(secs => :lease_seconds) end,
+    case when state = 'answering' then 1 else 0 end,
+    case when state = 'answering' then 1 else 0 end
+from events
+where (select count(*) from let_go) >= 0
 on conflict (entity_id, dedupe_key) do nothing
 returning interaction_id;
 
--- name: select_repeat(entity_id, dedupe_key)^
--- The interaction that an event repeats.
-select interaction_id, trigger_type, trigger_match, event_hash
-from interactions
-where entity_id = :entity_id and dedupe_key = :dedupe_key;
+-- name: select_repeats(entity_ids, dedupe_keys)
+-- The interactions that events repeat.
+select i.entity_id, i.dedupe_key, i.interaction_id, i.trigger_type, i.trigger_match, i.event_hash
+from unnest(:entity_ids::text[], :dedupe_keys::text[]) as e (entity_id, dedupe_key)
+join interactions i using (entity_id, dedupe_key);
 
 -- name: select_interaction(interaction_id)^
 -- What became of an interaction.
@@ -28,23 +51,69 @@ select interaction_id, community_id, state, trigger_type, trigger_match, reason,
 from interactions
 where interaction_id = :interaction_id;
 
--- name: claim_interactions(slots, owner, lease_seconds)
--- Take what waits, or what an instance that gave no sign of life held, oldest first. A claim raises the fence, so
--- that the one before cannot write any more; an answered row is only to be delivered and costs no attempt.
+-- name: claim_waiting(slots, share, busy_ids, busy_rooms, owner, lease_seconds)
+-- Take what waits: in turns between communities, in each the oldest first and no more than its share of the slots
+-- (`busy` has the room that is left to communities with work under way here). A claim raises the fence, so that
+-- whoever held the row before cannot write any more. The recursion steps from community to community by the index.
+with recursive communities_waiting as (
+    (select community_id from interactions where state = 'received' order by community_id limit 1)
+    union all
+    select (
+        select i.community_id
+        from interactions i
+        where i.state = 'received' and i.community_id > w.community_id
+        order by i.community_id
+        limit 1
+    )
+    from communities_waiting w
+    where w.community_id is not null
+),
+next as (
+    select turn.interaction_id
+    from communities_waiting w
+    left join unnest(:busy_ids::uuid[], :busy_rooms::int[]) as b (community_id, room) using (community_id)
+    cross join lateral (
+        select oldest.interaction_id, oldest.received_at, row_number() over (order by oldest.received_at) as number
+        from (
+            select i.interaction_id, i.received_at
+            from interactions i
+            where i.state = 'received' and i.community_id = w.community_id
+            order by i.received_at
+            limit coalesce(b.room, :share)
+            for update skip locked
+        ) oldest
+    ) turn
+    where w.community_id is not null
+    order by turn.number, turn.received_at
+    limit :slots
+)
+update interactions i
+set state = 'answering', attempts = i.attempts + 1, fence = i.fence + 1, lease_owner = :owner,
+    lease_until = now() + make_interval(secs => :lease_seconds)
+from next
+where i.interaction_id = next.interaction_id
+returning i.interaction_id, i.community_id, i.event, i.trigger_type, i.trigger_match, i.state, i.attempts, i.fence,
+    i.deliveries, i.reply, i.fallback, i.reason, i.request_id,
+    extract(epoch from now() - i.received_at)::float8 as age,
+    extract(epoch from now() - i.answered_at)::float8 as answer_age;
+
+-- name: claim_due(slots, owner, lease_seconds)
+-- Take what an instance that gave no sign of life held, and replies whose next delivery is due. What was being
+-- answered goes back to wait for its turn; an answered row is only to be delivered and costs no attempt.
 with next as (
     select interaction_id
     from interactions
-    where ended_at is null and (state = 'received' or lease_until < now())
-    order by received_at
+    where ended_at is null and lease_until < now()
+    order by lease_until
     limit :slots
     for update skip locked
 )
 update interactions i
-set state = case when i.state = 'answered' then 'answered' else 'answering' end,
-    attempts = i.attempts + case when i.state = 'answered' then 0 else 1 end,
+set state = case when i.state = 'answered' then 'answered' else 'received' end,
     fence = i.fence + 1,
-    lease_owner = :owner,
-    lease_until = now() + make_interval(secs => :lease_seconds)
+    deliveries = i.deliveries + case when i.state = 'answered' then 1 else 0 end,
+    lease_owner = case when i.state = 'answered' then :owner::uuid end,
+    lease_until = case when i.state = 'answered' then now() + make_interval(secs => :lease_seconds) end
 from next
 where i.interaction_id = next.interaction_id
 returning i.interaction_id, i.community_id, i.event, i.trigger_type, i.trigger_match, i.state, i.attempts, i.fence,
@@ -63,22 +132,68 @@ where interaction_id = any(:ids) and lease_owner = :owner and ended_at is null;
 update interactions
 set state = case when state = 'answering' then 'received' else state end,
     attempts = attempts - case when state = 'answering' then 1 else 0 end,
-    lease_until = now()
+    lease_owner = null,
+    lease_until = case when state = 'answering' then null else now() end
 where interaction_id = any(:ids) and lease_owner = :owner and ended_at is null;
 
--- name: answer_interaction(reply, fallback, reason, provider, model, prompt_tokens, completion_tokens, timings, lease_seconds, interaction_id, fence)$
--- The reply, which model gave it and at what cost. Nothing comes back when the lease went to another.
+-- name: answer_interaction(reply, fallback, reason, provider, model, prompt_tokens, completion_tokens, timings, deliveries, lease_seconds, interaction_id, fence)$
+-- The reply, which model gave it and at what cost. `deliveries` is 1 when it is sent at once: should this instance
+-- die now, it may have been. Nothing comes back when the lease went to another.
 update interactions
 set state = 'answered', reply = :reply, fallback = :fallback, reason = :reason, provider = :provider,
     model = :model, prompt_tokens = :prompt_tokens, completion_tokens = :completion_tokens,
-    timings = :timings, answered_at = now(), lease_until = now() + make_interval(secs => :lease_seconds)
+    timings = :timings, deliveries = :deliveries, answered_at = now(),
+    lease_until = now() + make_interval(secs => :lease_seconds)
 where interaction_id = :interaction_id and fence = :fence and ended_at is null
 returning interaction_id;
 
+-- name: postpone_delivery(seconds, deliveries, interaction_id, fence)!
+-- The router did not take it: any instance offers it again after a while.
+update interactions
+set deliveries = :deliveries, lease_owner = null, lease_until = now() + make_interval(secs => :seconds)
+where interaction_id = :interaction_id and fence = :fence and ended_at is null;
+
 -- name: end_interaction(state, reason, deliveries, timings, interaction_id, fence)$
--- The last state; the texts go. Nothing comes back when the lease went to another.
+-- The last state. The texts go, but for a reply that may be redriven. Nothing comes back when the lease went to
+-- another.
 update interactions
 set state = :state, reason = coalesce(:reason, reason), deliveries = :deliveries, timings = timings || :timings::jsonb,
-    ended_at = now(), event = null, reply = null, lease_owner = null, lease_until = null
+    ended_at = now(), lease_owner = null, lease_until = null,
+    event = case when :state = 'undeliverable' then (event::jsonb || '{"message_content": ""}')::json end,
+    reply = case when :state = 'undeliverable' then reply end
 where interaction_id = :interaction_id and fence = :fence and ended_at is null
 returning interaction_id;
+
+-- name: cancel_interactions(entity_id, dedupe_key, user_id)
+-- Suppress what has not been sent: what waits, is answered now, or waits for its next delivery. The fence keeps
+-- whoever works on it from sending it. A reply whose delivery runs at this moment is sent.
+update interactions
+set state = 'suppressed', reason = 'cancelled', fence = fence + 1, ended_at = now(), event = null, reply = null,
+    lease_owner = null, lease_until = null
+where entity_id = :entity_id and ended_at is null
+    and (dedupe_key = :dedupe_key or user_id = :user_id)
+    and (state <> 'answered' or lease_owner is null)
+returning interaction_id;
+
+-- name: redrive_interactions(community_id)$
+-- Offer replies that the router did not take once more.
+with again as (
+    update interactions
+    set state = 'answered', ended_at = null, reason = null, answered_at = now(), lease_until = now(), fence = fence + 1
+    where state = 'undeliverable' and reply is not null
+        and (:community_id::uuid is null or community_id = :community_id)
+    returning 1
+)
+select count(*) from again;
+
+-- name: delete_ended(seconds, rows)$
+-- Trim what ended long ago, a batch at a time.
+with old as (
+    select interaction_id
+    from interactions
+    where ended_at < now() - make_interval(secs => :seconds)
+    limit :rows
+    for update skip locked
+),
+gone as (delete from interactions i using old where i.interaction_id = old.interaction_id returning 1)
+select count(*) from gone;

@@ -76,7 +76,8 @@ async def test_only_the_last_exchanges_are_shown(make_service: MakeService, redi
     service, recorder = await recorded(make_service, context_history_limit=2)
     for number in range(4):
         await service.answered(**ANNA, message_content=f"hello number {number}")
-    assert [number for number in range(4) if f"number {number}" in recorder.prompts[-1]] == [1, 2, 3]
+    shown = [number for number in range(4) if f"user: ann: hello number {number}\n" in f"{recorder.prompts[-1]}\n"]
+    assert shown == [1, 2, 3]
     [key] = await redis.keys("*")
     assert await redis.llen(key) == 2
     assert 0 < await redis.pttl(key) <= 1_800_000

@@ -71,15 +71,22 @@ async def test_a_server_that_is_away_is_unavailable() -> None:
 @pytest.mark.parametrize(
     ("query", "arguments", "index"),
     [
-        ("select_repeat", {"entity_id": "e", "dedupe_key": "k"}, "interactions_repeats"),
+        ("select_repeats", {"entity_ids": ["e"], "dedupe_keys": ["k"]}, "interactions_repeats"),
         ("select_interaction", {"interaction_id": uuid4()}, "interactions_pkey"),
-        ("select_entity", {"entity_id": "e"}, "entities_pkey"),
-        ("claim_interactions", {"slots": 5, "owner": uuid4(), "lease_seconds": 30.0}, "interactions_open"),
+        ("select_entities", {"entity_ids": ["e"]}, "entities_pkey"),
+        (
+            "claim_waiting",
+            {"busy_ids": [], "busy_rooms": [], "share": 5, "slots": 10, "owner": uuid4(), "lease_seconds": 30.0},
+            "interactions_waiting",
+        ),
+        ("claim_due", {"slots": 5, "owner": uuid4(), "lease_seconds": 30.0}, "interactions_due"),
         ("renew_leases", {"lease_seconds": 30.0, "ids": [uuid4()], "owner": uuid4()}, "interactions_"),
+        ("cancel_interactions", {"entity_id": "e", "dedupe_key": None, "user_id": "u"}, "interactions_under_way"),
+        ("delete_ended", {"seconds": 9e9, "rows": 1000}, "interactions_ended"),
     ],
 )
 async def test_each_query_uses_its_index(empty: str, query: str, arguments: dict[str, object], index: str) -> None:
-    """On a journal of 20,000 ended rows; arguments in the order of their `$n`."""
+    """On a journal of 18,000 ended rows, 1,900 that wait and 100 leased ones; arguments in the order of their `$n`."""
     database = Database(empty, open_log(load_settings()))
     connection = await asyncpg.connect(empty)
     await migrate(connection, SQL / "migrations")
@@ -87,8 +94,10 @@ async def test_each_query_uses_its_index(empty: str, query: str, arguments: dict
         """
         with c as (insert into communities select gen_random_uuid(), 'c' returning community_id)
         insert into interactions (interaction_id, community_id, entity_id, platform, session_id, user_id, message_type,
-            trigger_type, trigger_match, dedupe_key, event_hash, state, ended_at)
-        select gen_random_uuid(), community_id, 'e', 'p', 's', 'u', 'm', 't', 't', n::text, '', 'delivered', now()
+            trigger_type, trigger_match, dedupe_key, event_hash, state, ended_at, lease_until)
+        select gen_random_uuid(), community_id, 'e' || n % 100, 'p', 's', 'u' || n, 'm', 't', 't', n::text, '',
+            case when n > 2000 then 'delivered' when n > 100 then 'received' else 'answered' end,
+            case when n > 2000 then now() end, case when n <= 100 then now() end
         from c, generate_series(1, 20000) n
         """
     )
@@ -99,4 +108,5 @@ async def test_each_query_uses_its_index(empty: str, query: str, arguments: dict
     sql = getattr(database.queries, query).sql
     plan = await connection.fetch("explain " + sql, *arguments.values())
     assert index in "\n".join(row[0] for row in plan)
+    assert "Seq Scan on interactions" not in "\n".join(row[0] for row in plan)
     await connection.close()

@@ -1,0 +1,70 @@
+"""One commit for many: callers that come while a commit runs share the next one.
+
+So a lone caller waits for nobody, and at any load there is one commit at a time with as many rows as have come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from services.tasks import Tasks
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+
+class GroupCommit(Generic[Row, Result]):
+    """`commit` takes rows and returns a result for each, in order; what it raises is raised to every caller."""
+
+    def __init__(self, commit: Callable[[list[Row]], Awaitable[list[Result]]], tasks: Tasks, most: int) -> None:
+        self._commit = commit
+        self._tasks = tasks
+        self._most = most
+        self._waiting: deque[tuple[list[Row], asyncio.Future[list[Result]]]] = deque()
+        self._running = False
+
+    async def submit(self, rows: list[Row]) -> list[Result]:
+        """The results of `rows`, once committed. A caller that is cancelled does not undo them."""
+        future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((rows, future))
+        if not self._running:
+            self._running = True
+            self._tasks.spawn(self._flush(), "group commit")
+        return await future
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                callers = self._take()
+                commit = self._commit([row for rows, _ in callers for row in rows])
+                [outcome] = await asyncio.gather(commit, return_exceptions=True)
+                _hand_out(outcome, callers)
+        finally:
+            self._running = False
+
+    def _take(self) -> list[tuple[list[Row], asyncio.Future[list[Result]]]]:
+        """The callers of the next commit: at most `most` rows, but at least one caller."""
+        callers = [self._waiting.popleft()]
+        size = len(callers[0][0])
+        while self._waiting and size + len(self._waiting[0][0]) <= self._most:
+            callers.append(self._waiting.popleft())
+            size += len(callers[-1][0])
+        return callers
+
+
+def _hand_out(
+    outcome: list[Result] | BaseException, callers: list[tuple[list[Row], asyncio.Future[list[Result]]]]
+) -> None:
+    """To each caller its part of the results, or what was raised; a caller that has gone gets nothing."""
+    at = 0
+    for rows, future in callers:
+        if future.done():
+            pass
+        elif isinstance(outcome, BaseException):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome[at : at + len(rows)])
+        at += len(rows)

@@ -1,0 +1,55 @@
+"""What this instance works on, and the sign of life that keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+from services.database import DatabaseUnavailable
+from services.interactions import Interactions
+from services.logs import Log
+from services.tasks import Tasks
+
+
+class Leases:
+    """Interactions held, renewed at half their length; what is cut short is handed back at the end."""
+
+    def __init__(self, interactions: Interactions, seconds: float, log: Log) -> None:
+        self._interactions = interactions
+        self._seconds = seconds
+        self._log = log
+        self._held: set[UUID] = set()
+        self._cut_short: list[UUID] = []
+
+    def open(self, tasks: Tasks) -> None:
+        tasks.repeat(self._renew, self._pause, "renew leases")
+
+    def hold(self, interaction_id: UUID) -> None:
+        self._held.add(interaction_id)
+
+    def let_go(self, interaction_id: UUID, *, cut_short: bool = False) -> None:
+        """Work on it has ended, or was `cut_short` by a stop."""
+        self._held.discard(interaction_id)
+        if cut_short:
+            self._cut_short.append(interaction_id)
+
+    async def hand_back(self) -> int:
+        """Let others go on at once with what was cut short; how many that were."""
+        if self._cut_short:
+            try:
+                await self._interactions.release(self._cut_short)
+            except DatabaseUnavailable:
+                self._log.error(
+                    "leases.kept", "PostgreSQL is away: leases were not handed back, they end by themselves"
+                )
+        return len(self._cut_short)
+
+    async def _renew(self) -> None:
+        if self._held:
+            try:
+                await self._interactions.renew(list(self._held))
+            except DatabaseUnavailable:
+                self._log.error("leases.unrenewed", "PostgreSQL is away: leases were not renewed")
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._seconds / 2)

@@ -1,0 +1,40 @@
+"""Trims the journal: rows of what ended long ago go, a batch at a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.database import DatabaseUnavailable
+from services.interactions import Interactions
+from services.logs import Log
+from services.tasks import Tasks
+
+PAUSE_SECONDS = 60.0
+BATCH_ROWS = 1_000
+DAY_SECONDS = 86_400
+
+
+class Retention:
+    """Deletes what ended over `days` ago; any number of instances may."""
+
+    def __init__(self, interactions: Interactions, days: float, log: Log) -> None:
+        self._interactions = interactions
+        self._seconds = days * DAY_SECONDS
+        self._log = log
+
+    def open(self, tasks: Tasks) -> None:
+        tasks.repeat(self.trim, self._pause, "trim the journal")
+
+    async def trim(self) -> None:
+        """Delete until a batch is not full."""
+        gone = BATCH_ROWS
+        while gone == BATCH_ROWS:
+            try:
+                gone = await self._interactions.trim(self._seconds, BATCH_ROWS)
+            except DatabaseUnavailable:
+                return
+            if gone:
+                self._log.info("journal.trimmed", f"{gone} interactions were deleted", result="SUCCESS")
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(PAUSE_SECONDS)
