@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import select
 import shlex
 import signal
 import subprocess
@@ -174,16 +175,14 @@ def test_the_printed_lines_work_when_pasted_and_sigterm_leaves_nothing(
 def test_ctrl_c_stops_everything_in_order(start: Callable[..., Parent]) -> None:
     """The service is the first to stop, so that it can still write what it finishes."""
     parent = start()
-    left = {name: parent.child(name) for name in CHILDREN}
+    watched = {os.pidfd_open(parent.child(name).pid): name for name in CHILDREN}
+    first = select.poll()
+    for descriptor in watched:
+        first.register(descriptor, select.POLLIN)
     parent.process.send_signal(signal.SIGINT)
-    ended: list[set[str]] = []
-    while left:
-        alive = parent.alive()
-        if gone := {name for name, child in left.items() if child not in alive}:
-            ended.append(gone)
-            left = {name: child for name, child in left.items() if name not in gone}
-        time.sleep(0.001)
-    assert "service" in ended[0]
+    assert "service" in {watched[descriptor] for descriptor, _ in first.poll(30_000)}
+    for descriptor in watched:
+        os.close(descriptor)
     assert parent.process.wait(30) == 0
 
 
