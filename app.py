@@ -13,15 +13,14 @@ import sys
 import uvloop
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
-from quart import Quart, Response, g
+from quart import Quart
 from quart.json.provider import DefaultJSONProvider
-from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from config import BODY_TIMEOUT, ConfigError, Settings, load_running_settings, load_settings
+from config import ConfigError, Settings, load_running_settings, load_settings
 from routes import dev, health, interactions
 from routes.body import SizedRequest
-from routes.context import adopt_request_id
 from routes.errors import register_error_handlers
+from routes.request_id import RequestIds
 from services.database import DatabaseUnavailable, MigrationError
 from services.logs import open_log
 from services.sidecast import Sidecast
@@ -42,7 +41,6 @@ def create_app(settings: Settings | None = None) -> Quart:
     Raises ValueError where the settings name a provider there is none of.
     """
     app = Quart(__name__, static_folder=None)
-    app.config.update(BODY_TIMEOUT=BODY_TIMEOUT)
     app.request_class = SizedRequest
     app.json = PlainJSON(app)
     settings = settings or load_running_settings()
@@ -52,18 +50,7 @@ def create_app(settings: Settings | None = None) -> Quart:
     for blueprint in (interactions.blueprint, health.blueprint, dev.blueprint):
         app.register_blueprint(blueprint)
     register_error_handlers(app, log)
-
-    @app.before_request
-    async def begin() -> None:
-        await adopt_request_id()
-        clear_contextvars()
-        bind_contextvars(request_id=g.request_id)
-
-    @app.after_request
-    async def finish(response: Response) -> Response:
-        response.headers["X-Request-ID"] = g.request_id
-        return response
-
+    app.asgi_app = RequestIds(app.asgi_app)  # type: ignore[method-assign]
     return app
 
 

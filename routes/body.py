@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from quart import Request, request
+from werkzeug.exceptions import RequestTimeout
 
-from config import MAX_BATCH_BYTES, MAX_EVENT_BYTES
-from routes.context import BASE, sidecast
+from config import BODY_TIMEOUT, MAX_BATCH_BYTES, MAX_EVENT_BYTES
+from routes.context import BASE, headers, sidecast
 from routes.errors import APIError
 from services.webhooks import BadSignature, verify
 
@@ -34,11 +36,11 @@ async def read_signed(model: type[Model]) -> Model:
     """As `read_body`, of a body signed by Standard Webhooks where `INTAKE_SECRET` is set. Raises APIError 401 too."""
     keys = sidecast().intake_keys
     if keys:
-        headers = request.headers
+        given = headers()
         message_id, timestamp, signatures = (
-            headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature")
+            given.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature")
         )
-        raw = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+        raw = await _read()
         try:
             verify(keys, message_id, timestamp, signatures, raw)
         except BadSignature:
@@ -48,15 +50,25 @@ async def read_signed(model: type[Model]) -> Model:
 
 async def read_body(model: type[Model]) -> Model:
     """The request's body as `model`. Raises APIError 400 with each field's problem, 413 or 415."""
-    if request.mimetype != "application/json":
+    given = headers()
+    if given.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise APIError(415, "UNSUPPORTED_MEDIA_TYPE", "The body must be application/json.")
-    if request.headers.get("Content-Encoding", "identity") != "identity":
+    if given.get("content-encoding", "identity") != "identity":
         raise APIError(415, "UNSUPPORTED_MEDIA_TYPE", "A compressed body is not taken.")
-    raw = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+    raw = await _read()
     try:
         return model.model_validate(parse(raw))
     except ValidationError as error:
         raise APIError(400, "INVALID_REQUEST", "The request has invalid fields.", details(error)) from None
+
+
+async def _read() -> bytes:
+    """The whole body. Raises RequestTimeout, RequestEntityTooLarge."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return bytes(await request.body)
+    except TimeoutError:
+        raise RequestTimeout from None
 
 
 def parse(raw: bytes) -> Any:

@@ -9,11 +9,11 @@ from uuid import UUID
 
 import click
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from quart import Blueprint, g, request
+from quart import Blueprint
 from quart.cli import ScriptInfo, pass_script_info
 
 from routes.body import BATCH, details, read_signed
-from routes.context import BASE, require, sidecast, success
+from routes.context import BASE, headers, request_id, require, sidecast, success
 from routes.errors import APIError
 from services.communities import UnknownEntity
 from services.events import ChatEvent, Name
@@ -126,15 +126,16 @@ def redrive(info: ScriptInfo, community: UUID | None) -> None:
 
 async def _accept(events: list[ChatEvent], dedupe_id: str | None) -> list[Result]:
     try:
-        return await sidecast().intake.accept_all(events, dedupe_id, g.request_id)
+        return await sidecast().intake.accept_all(events, dedupe_id, request_id())
     except Closed:
         raise APIError(503, "SERVICE_UNAVAILABLE", "This instance is stopping; try again.") from None
 
 
 def _dedupe_id() -> str | None:
     """The id of a request, which stands in for an event's own. Raises APIError 400."""
+    given = headers()
     for header in ("Idempotency-Key", "webhook-id"):
-        if value := request.headers.get(header):
+        if value := given.get(header.lower()):
             if len(value) > MAX_ID:
                 problem = [{"field": header, "problem": f"at most {MAX_ID} characters"}]
                 raise APIError(400, "INVALID_REQUEST", "The request has invalid headers.", problem)

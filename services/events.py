@@ -55,5 +55,8 @@ class ChatEvent(BaseModel):
 
     def fingerprint(self, key: bytes) -> bytes:
         """A keyed hash of all fields in one canonical form: equal for equal events alone."""
-        canonical = json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        return hmac.new(key, canonical.encode(), hashlib.sha256).digest()
+        # Fields come in the order of this class; only what is in `metadata` may come in any.
+        canonical = self.model_dump_json(exclude={"metadata"}) if self.metadata else self.model_dump_json()
+        if self.metadata:
+            canonical += json.dumps(self.metadata, sort_keys=True)
+        return hmac.digest(key, canonical.encode(), hashlib.sha256)

@@ -78,6 +78,8 @@ def open_log(settings: Settings) -> Log:
     handlers = _handlers(settings)
     for handler in handlers:
         handler.setFormatter(formatter)
+    # Nothing of these is in a line; not to collect them makes each cheaper.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(handlers=handlers, level=logging.WARNING, force=True)
     logger = logging.getLogger("sidecast")
     logger.setLevel(settings.log_level)

@@ -1,0 +1,81 @@
+"""A model and a router that answer at once, or as late as told: `python -m bench.stubs PORT DELAY_SECONDS`.
+
+`POST /v1/chat/completions` as OpenAI documents it; `POST /response` takes replies. `GET /seen` gives the ids of the
+replies, in the order they came, with the time of each and its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+import uvloop
+
+SAID = "Hello from the stub!"
+
+
+class Stub(asyncio.Protocol):
+    """One connection; requests one after the other."""
+
+    seen: list[dict[str, Any]] = []  # noqa: RUF012 - shared by all connections on purpose
+    delay = 0.0
+
+    def __init__(self) -> None:
+        self._received = b""
+        self._transport: asyncio.WriteTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, separator, body = self._received.partition(b"\r\n\r\n")
+        if not separator:
+            return
+        fields = head.lower().split(b"content-length: ", 1)
+        length = int(fields[1].split(b"\r\n", 1)[0]) if len(fields) > 1 else 0
+        if len(body) < length:
+            return
+        self._received = b""
+        self._route(head.split(b" ", 2)[1], body)
+
+    def _route(self, path: bytes, body: bytes) -> None:
+        if path == b"/response":
+            posted = json.loads(body)
+            text = posted["response_data"]["message"]
+            reply = {"id": posted["interaction_id"], "event": posted["event_id"], "text": text, "at": time.time()}
+            self.seen.append(reply | {"attempt": posted["attempt"]})
+            self._answer({})
+        elif path == b"/seen":
+            self._answer(self.seen)
+        elif path == b"/v1/models":
+            self._answer({"object": "list", "data": []})
+        else:
+            asyncio.get_running_loop().call_later(self.delay, self._answer, completion())
+
+    def _answer(self, body: Any) -> None:
+        content = json.dumps(body).encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        if not self._transport.is_closing():
+            self._transport.write(head.encode() + content)
+
+
+def completion() -> dict[str, Any]:
+    message = {"role": "assistant", "content": SAID}
+    usage = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    about = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1_700_000_000, "model": "stub"}
+    return about | {"choices": [choice], "usage": usage}
+
+
+async def serve(port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(Stub, "127.0.0.1", port, backlog=1000)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    Stub.delay = float(sys.argv[2])
+    uvloop.run(serve(int(sys.argv[1])))
