@@ -14,14 +14,13 @@ from typing import Any
 
 import uvloop
 
-SAID = "Hello from the stub!"
-
 
 class Stub(asyncio.Protocol):
     """One connection; requests one after the other."""
 
     seen: list[dict[str, Any]] = []  # noqa: RUF012 - shared by all connections on purpose
     delay = 0.0
+    answers = 0
 
     def __init__(self) -> None:
         self._received = b""
@@ -54,7 +53,8 @@ class Stub(asyncio.Protocol):
         elif path == b"/v1/models":
             self._answer({"object": "list", "data": []})
         else:
-            asyncio.get_running_loop().call_later(self.delay, self._answer, completion())
+            Stub.answers += 1
+            asyncio.get_running_loop().call_later(self.delay, self._answer, completion(Stub.answers))
 
     def _answer(self, body: Any) -> None:
         content = json.dumps(body).encode()
@@ -63,8 +63,9 @@ class Stub(asyncio.Protocol):
             self._transport.write(head.encode() + content)
 
 
-def completion() -> dict[str, Any]:
-    message = {"role": "assistant", "content": SAID}
+def completion(number: int) -> dict[str, Any]:
+    """An answer like no other, so that two for one event are seen."""
+    message = {"role": "assistant", "content": f"Hello from the stub, number {number}!"}
     usage = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     about = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1_700_000_000, "model": "stub"}

@@ -14,6 +14,7 @@ from typing import Any
 from config import Settings
 from providers.breaker import Breaker, State
 from services.interactions import Interaction, Interactions
+from services.leases import Leases
 from services.logs import Log
 from services.metrics import Metrics
 from services.router_service import Router, RouterRefused, RouterUnavailable
@@ -29,10 +30,17 @@ class Deliveries:
     """One offer at a time for each interaction, 50 at once in all."""
 
     def __init__(
-        self, settings: Settings, interactions: Interactions, router: Router, metrics: Metrics, log: Log
+        self,
+        settings: Settings,
+        interactions: Interactions,
+        leases: Leases,
+        router: Router,
+        metrics: Metrics,
+        log: Log,
     ) -> None:
         self._settings = settings
         self._interactions = interactions
+        self._leases = leases
         self._router = router
         self._metrics = metrics
         self._log = log
@@ -79,7 +87,8 @@ class Deliveries:
     ) -> None:
         """Commit the last state of an interaction."""
         total = _ms(item.received)
-        if not await self._interactions.end(item, state, reason, (timings or {}) | {"total": total}):
+        known = (timings or {}) | {"total": total}
+        if not await self._leases.persist(lambda: self._interactions.end(item, state, reason, known)):
             self._log.info("interaction.lost_lease", "it was cancelled or another instance has it", result="DROPPED")
             return
         self._metrics.events.labels(state).inc()
@@ -102,7 +111,7 @@ class Deliveries:
         seconds = min(seconds, left)
         message = f"the router did not take a reply ({reason}); it is offered again in {seconds:.1f} s"
         self._log.info("delivery.postponed", message, result="RETRY", attempt=deliveries)
-        await self._interactions.postpone(item, deliveries, seconds)
+        await self._leases.persist(lambda: self._interactions.postpone(item, deliveries, seconds))
         asyncio.get_running_loop().call_later(seconds + 0.01, self.due.set)
 
     def _note_breaker(self, state: State) -> None:

@@ -152,10 +152,14 @@ class Interactions:
             rows = self._queries.claim_waiting(connection, slots=slots, share=share, **columns, **self._lease)
             return [_claimed(row) async for row in rows]
 
-    async def claim_due(self, slots: int) -> list[Interaction]:
-        """Take up to `slots` whose lease ended or whose next delivery is due; without a reply they wait again."""
+    async def claim_due(self, slots: int, held: list[UUID]) -> list[Interaction]:
+        """Take up to `slots` whose lease ended or whose next delivery is due; without a reply they wait again.
+
+        What is `held` here is left alone: its lease ended only because PostgreSQL was away.
+        """
         async with self._database.connection() as connection:
-            return [_claimed(row) async for row in self._queries.claim_due(connection, slots=slots, **self._lease)]
+            rows = self._queries.claim_due(connection, slots=slots, held=held, **self._lease)
+            return [_claimed(row) async for row in rows]
 
     async def renew(self, ids: list[UUID]) -> None:
         async with self._database.connection() as connection:

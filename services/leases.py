@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 from uuid import UUID
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from services.database import DatabaseUnavailable
 from services.interactions import Interactions
 from services.logs import Log
 from services.tasks import Tasks
+
+RETRY_SECONDS = 0.2
+Written = TypeVar("Written")
 
 
 class Leases:
@@ -33,6 +40,34 @@ class Leases:
         if cut_short:
             self._cut_short.append(interaction_id)
 
+    async def persist(self, write: Callable[[], Awaitable[Written]]) -> Written:
+        """The result of `write`, tried while PostgreSQL is away for as long as a lease would last.
+
+        So what was done is not done again only because it could not be written down at once. Raises
+        DatabaseUnavailable in the end.
+        """
+        try:
+            return await write()
+        except DatabaseUnavailable:
+            return await self._persist_later(write)
+
+    async def _persist_later(self, write: Callable[[], Awaitable[Written]]) -> Written:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(DatabaseUnavailable),
+            wait=wait_fixed(RETRY_SECONDS),
+            stop=stop_after_delay(self._seconds),
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                return await write()
+        raise DatabaseUnavailable  # not reached: the last attempt raises
+
+    @property
+    def held(self) -> list[UUID]:
+        """What is worked on here."""
+        return list(self._held)
+
     async def hand_back(self) -> int:
         """Let others go on at once with what was cut short; how many that were."""
         if self._cut_short:
@@ -47,7 +82,7 @@ class Leases:
     async def _renew(self) -> None:
         if self._held:
             try:
-                await self._interactions.renew(list(self._held))
+                await self._interactions.renew(self.held)
             except DatabaseUnavailable:
                 self._log.error("leases.unrenewed", "PostgreSQL is away: leases were not renewed")
 

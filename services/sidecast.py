@@ -43,7 +43,7 @@ class Sidecast:
         self.interactions = Interactions(self.database, uuid4(), settings.lease_seconds)
         self._tasks = tasks = Tasks(log)
         self._leases = Leases(self.interactions, settings.lease_seconds, log)
-        deliveries = Deliveries(settings, self.interactions, self.router, self.metrics, log)
+        deliveries = Deliveries(settings, self.interactions, self._leases, self.router, self.metrics, log)
         self._worker = worker = Worker(
             settings, self.interactions, self._leases, self.cache, self.ai, deliveries, tasks, self.metrics, log
         )

@@ -128,7 +128,7 @@ class Worker:
             await self._deliveries.end(item, "expired", "reply_ttl", timings)
             return None
         timings["answered"] = _ms(item.received)
-        if not await self._interactions.answer(item, reply, timings):
+        if not await self._leases.persist(lambda: self._interactions.answer(item, reply, timings)):
             self._log.info("interaction.lost_lease", "it was cancelled or another instance has it", result="DROPPED")
             return None
         if not reply.fallback:
@@ -199,7 +199,7 @@ class Worker:
         if room == 0:
             return
         try:
-            claimed = await self._interactions.claim_due(room)
+            claimed = await self._interactions.claim_due(room, self._leases.held)
         except DatabaseUnavailable:
             return
         for item in claimed:

@@ -97,13 +97,13 @@ returning i.interaction_id, i.community_id, i.event, i.trigger_type, i.trigger_m
     extract(epoch from now() - i.received_at)::float8 as age,
     extract(epoch from now() - i.answered_at)::float8 as answer_age;
 
--- name: claim_due(slots, owner, lease_seconds)
+-- name: claim_due(held, slots, owner, lease_seconds)
 -- Take what an instance that gave no sign of life held, and replies whose next delivery is due. What was being
 -- answered goes back to wait for its turn; an answered row is only to be delivered and costs no attempt.
 with next as (
     select interaction_id
     from interactions
-    where ended_at is null and lease_until < now()
+    where ended_at is null and lease_until < now() and interaction_id <> all(:held::uuid[])
     order by lease_until
     limit :slots
     for update skip locked

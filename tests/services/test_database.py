@@ -79,7 +79,7 @@ async def test_a_server_that_is_away_is_unavailable() -> None:
             {"busy_ids": [], "busy_rooms": [], "share": 5, "slots": 10, "owner": uuid4(), "lease_seconds": 30.0},
             "interactions_waiting",
         ),
-        ("claim_due", {"slots": 5, "owner": uuid4(), "lease_seconds": 30.0}, "interactions_due"),
+        ("claim_due", {"held": [], "slots": 5, "owner": uuid4(), "lease_seconds": 30.0}, "interactions_due"),
         ("renew_leases", {"lease_seconds": 30.0, "ids": [uuid4()], "owner": uuid4()}, "interactions_"),
         ("cancel_interactions", {"entity_id": "e", "dedupe_key": None, "user_id": "u"}, "interactions_under_way"),
         ("delete_ended", {"seconds": 9e9, "rows": 1000}, "interactions_ended"),
