@@ -123,7 +123,8 @@ async def follow(client: httpx.AsyncClient, run: Run, patience: float) -> None:
 def report(run: Run) -> str:
     """The table; times are in ms."""
     triggered = sum(run.triggers.values())
-    types = ", ".join(f"{name} {count}" for name, count in run.triggers.most_common())
+    by_count = sorted(run.triggers.items(), key=lambda item: (-item[1], item[0]))
+    types = ", ".join(f"{name} {count}" for name, count in by_count)
     others = ", ".join(f"{name} {count}" for name, count in run.states.items() if name not in {"delivered", "expired"})
     rows = [
         ("sent", f"{run.sent}"),

@@ -70,14 +70,14 @@ class Leases:
 
     async def hand_back(self) -> int:
         """Let others go on at once with what was cut short; how many that were."""
-        if self._cut_short:
+        ids, self._cut_short = self._cut_short, []
+        if ids:
             try:
-                await self._interactions.release(self._cut_short)
+                await self._interactions.release(ids)
             except DatabaseUnavailable:
-                self._log.error(
-                    "leases.kept", "PostgreSQL is away: leases were not handed back, they end by themselves"
-                )
-        return len(self._cut_short)
+                message = "PostgreSQL is away: leases were not handed back, they end by themselves"
+                self._log.error("leases.kept", message, result="ERROR")
+        return len(ids)
 
     async def _renew(self) -> None:
         if self._held:

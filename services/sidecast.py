@@ -71,7 +71,9 @@ class Sidecast:
         self.log.system("service.drained", f"{handed_back} interactions were handed back", result="SUCCESS")
 
     async def close(self) -> None:
-        """Close in reverse order, each step bounded."""
+        """Close in reverse order, each step bounded; first what requests that were under way have still begun."""
+        await self._tasks.drain(0.1)
+        await self._leases.hand_back()
         for close in (self.router.close, self.ai.close, self.cache.close, self.database.close):
             try:
                 async with asyncio.timeout(CLOSE_SECONDS):

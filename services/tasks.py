@@ -6,6 +6,7 @@ Own code, because a bare `create_task` may vanish and Quart's own background tas
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -19,6 +20,8 @@ class Tasks:
         self._log = log
         self._running: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
+        self._pauses: set[asyncio.Future[None]] = set()
+        self._stopping = False
 
     def __len__(self) -> int:
         return len(self._running)
@@ -31,26 +34,34 @@ class Tasks:
         return task
 
     def repeat(self, step: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]], name: str) -> None:
-        """Run `step`, then `pause`, for ever; a step that fails is logged and the next one runs."""
+        """Run `step`, then `pause`, until the end; a step that fails is logged and the next one runs."""
 
         async def loop() -> None:
-            while True:
+            while not self._stopping:
                 await self._guard(step(), name)
-                await pause()
+                pausing = asyncio.ensure_future(pause())
+                self._pauses.add(pausing)
+                await asyncio.wait([pausing])
+                self._pauses.discard(pausing)
 
         self._loops.append(asyncio.create_task(loop(), name=name))
 
     async def drain(self, seconds: float) -> int:
-        """End the loops, wait for what runs, cancel what is left after `seconds`, and say how many that were."""
-        for task in self._loops:
-            task.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
-        if not self._running:
-            return 0
-        _, late = await asyncio.wait(self._running, timeout=seconds)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        """End the loops after the step they are in, wait for what runs, and for what that starts, up to `seconds`.
+
+        Then cancel what is left, and say how many that were.
+        """
+        deadline = time.monotonic() + seconds
+        self._stopping = True
+        for pausing in self._pauses:
+            pausing.cancel()
+        if self._loops:
+            _, stuck = await asyncio.wait(self._loops, timeout=seconds)
+            await _cancel(stuck)
+        while self._running and time.monotonic() < deadline:
+            await asyncio.wait(self._running, timeout=deadline - time.monotonic())
+        late = set(self._running)
+        await _cancel(late)
         return len(late)
 
     async def _guard(self, work: Awaitable[None], name: str) -> None:
@@ -58,3 +69,9 @@ class Tasks:
             await work
         except Exception:  # noqa: BLE001 - an edge that must not die: nobody awaits this task to hear of it
             self._log.error("task.failed", f"the task {name} failed", result="ERROR", exc_info=True)
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

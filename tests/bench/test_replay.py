@@ -65,7 +65,7 @@ async def test_every_message_is_accounted_for(make_service: MakeService, tmp_pat
     assert seen.states == {"delivered": 4}
     assert (seen.waiting, seen.fallbacks) == (set(), 0)
     text = replay.report(seen)
-    assert "| triggered               | 4 (question 2, greeting 1, farewell 1) |" in text
+    assert "| triggered               | 4 (question 2, farewell 1, greeting 1) |" in text
     assert "| lost                    | 0 |" in text
 
 
