@@ -1,7 +1,8 @@
 """Answers what the journal holds: context → prompt → model → reply → delivery, one task an interaction.
 
 A slot (of `MAX_CONCURRENT_REQUESTS`) is held while a reply is made, not while it is delivered. What finds no slot
-waits in PostgreSQL. A community has at most half of the slots, so that a raid on one leaves room for the others.
+waits in PostgreSQL. A quarter of the slots is out of any one community's reach, so that a raid on one leaves room
+for the others.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from services.replies import canned_text, fit
 from services.tasks import Tasks
 
 CLAIM_SECONDS = 1.0
-COMMUNITY_SHARE = 0.5
+RESERVED = 0.25
 
 
 class Worker:
@@ -58,7 +59,7 @@ class Worker:
         self._log = log
         self._hash_user = UserHash(settings.secret_key.get_secret_value())
         self._slots = settings.max_concurrent_requests
-        self._share = math.ceil(self._slots * COMMUNITY_SHARE)
+        self._share = max(self._slots - math.ceil(self._slots * RESERVED), 1)
         self._busy: Counter[UUID] = Counter()  # slots by community
         self._behind: set[UUID] = set()  # communities that, as far as is known here, have work waiting in PostgreSQL
         self._wake = asyncio.Event()

@@ -10,7 +10,7 @@ from tests.stubs.server import running
 
 
 async def test_a_raid_on_one_channel_leaves_room_for_the_others(make_service: MakeService) -> None:
-    """Half of the slots at most for one community; what waits takes turns, in each community the oldest first."""
+    """A quarter of the slots is out of its reach; what waits takes turns, in each community the oldest first."""
     stub = StubOpenAI(delay=0.1)
     async with running(stub.app) as url:
         service = await make_service(ai_provider="waddleai", waddleai_base_url=url, max_concurrent_requests=4)
