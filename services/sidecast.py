@@ -42,6 +42,7 @@ class Sidecast:
         self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
         self.interactions = Interactions(self.database, uuid4(), settings.lease_seconds)
         self._tasks = tasks = Tasks(log)
+        self._renewing = Tasks(log)  # apart, since leases are renewed while the rest is drained
         self._leases = Leases(self.interactions, settings.lease_seconds, log)
         deliveries = Deliveries(settings, self.interactions, self._leases, self.router, self.metrics, log)
         self._worker = worker = Worker(
@@ -56,7 +57,7 @@ class Sidecast:
         """Raises DatabaseUnavailable or MigrationError."""
         await self.database.open()
         await self.ai.open()
-        self._leases.open(self._tasks)
+        self._leases.open(self._renewing)
         self._worker.open()
         self._retention.open(self._tasks)
         provider = self.ai.providers[0]
@@ -73,6 +74,7 @@ class Sidecast:
     async def close(self) -> None:
         """Close in reverse order, each step bounded; first what requests that were under way have still begun."""
         await self._tasks.drain(0.1)
+        await self._renewing.drain(0.1)
         await self._leases.hand_back()
         for close in (self.router.close, self.ai.close, self.cache.close, self.database.close):
             try:

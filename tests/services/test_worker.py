@@ -195,6 +195,19 @@ async def test_a_stopping_instance_finishes_what_it_began(make_service: MakeServ
     assert answer.headers["Retry-After"]
 
 
+async def test_leases_are_renewed_while_an_instance_drains(make_service: MakeService) -> None:
+    """A drain longer than the lease: no other instance begins what this one is finishing."""
+    stub = StubOpenAI(delay=1.5)
+    async with running(stub.app) as url:
+        settings = {"ai_provider": "waddleai", "waddleai_base_url": url, "lease_seconds": 0.5, "drain_timeout": 5}
+        one, two = await make_service(**settings), await make_service(**settings)
+        ack = await one.accept()
+        await one.sidecast.drain()
+        outcome = await two.ended(ack["interaction_id"])
+    assert (outcome["state"], outcome["attempts"], len(stub.requests)) == ("delivered", 1, 1)
+    assert len(one.messages) + len(two.messages) == 1
+
+
 async def test_what_a_stopping_instance_cannot_finish_the_next_one_begins_at_once(make_service: MakeService) -> None:
     """Handed back, not left to its lease, and the cut-off try does not count."""
     slow, quick = StubOpenAI(delay=20), StubOpenAI()
