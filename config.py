@@ -6,6 +6,8 @@ variable, what is wrong with it and what is allowed; a value is never repeated i
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -49,8 +51,19 @@ def _check_url(value: str) -> str:
     return value
 
 
+def _check_secret(secret: SecretStr) -> SecretStr:
+    scheme, separator, encoded = secret.get_secret_value().partition("_")
+    if scheme + separator == "whsec_":
+        try:
+            base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            raise ValueError("a secret that begins with whsec_ must go on in base64") from None
+    return secret
+
+
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+SigningSecret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Url = Annotated[str, AfterValidator(_check_url), AfterValidator(_strip_slash)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
@@ -100,7 +113,7 @@ class Settings(BaseSettings):
     )
     valid_api_keys: Secrets = Field((), description="Admin keys, comma-separated; made by a first run.")
 
-    intake_secret: Secrets = Field(
+    intake_secret: Annotated[tuple[SigningSecret, ...], NoDecode, BeforeValidator(_split)] = Field(
         (),
         description="Secrets that events must be signed with (Standard Webhooks), comma-separated; empty: none.",
     )
@@ -114,7 +127,7 @@ class Settings(BaseSettings):
         "full", description="Shape of a reply; `compact` has `event_id`, `response`, `platform`, `channel_id` alone."
     )
     router_api_key: SecretStr = Field(SecretStr(""), description="Bearer key sent to the router.")
-    router_callback_secret: SecretStr = Field(
+    router_callback_secret: SigningSecret = Field(
         SecretStr(""), description="Signs replies by Standard Webhooks (`whsec_…` in base64, or any text)."
     )
 

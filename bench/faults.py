@@ -16,9 +16,9 @@ import random
 import signal
 import subprocess
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ ANSWER_SECONDS = 5.0
 GIVE_UP_SECONDS = 90.0
 DRAIN_SECONDS = 120.0
 LEASE_SECONDS = "3"
+TERRIBLE = ("lost", "delivered twice", "answered twice")
 # 20 kills of the service and 5 of PostgreSQL in the 25 s of 5,000 events at 200 a second.
 KILL_SECONDS = 1.25
 PART_KILL_SECONDS = 5.0
@@ -281,26 +282,39 @@ async def tell(made: Rig, story: Story, events: int, rate: float) -> dict[str, i
         return await check(made, stage.stub, history, run)
 
 
-async def run(made: Rig, names: list[str], events: int, rate: float) -> tuple[str, bool]:
-    rows: list[tuple[str, dict[str, int]]] = []
-    for name in tqdm(names, desc="stories"):
-        rows.append((name, await tell(made, STORIES[name], events, rate)))
-        tqdm.write(f"{name}: {rows[-1][1]}")
-    columns = list(rows[0][1])
+async def run(rigs: list[Rig], names: list[str], events: int, rate: float) -> tuple[str, bool]:
+    """Tell the stories, one at a time on each rig. The table, and whether nothing was lost, sent or answered twice."""
+    left = deque(names)
+    verdicts: dict[str, dict[str, int]] = {}
+    with tqdm(total=len(names), desc="stories") as bar:
+
+        async def lane(made: Rig) -> None:
+            while left:
+                name = left.popleft()
+                verdicts[name] = await tell(made, STORIES[name], events, rate)
+                tqdm.write(f"{name}: {verdicts[name]}")
+                bar.update()
+
+        await asyncio.gather(*(lane(made) for made in rigs))
+    columns = list(verdicts[names[0]])
     lines = ["| story | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    lines += [f"| {name} | " + " | ".join(str(verdict[column]) for column in columns) + " |" for name, verdict in rows]
-    bad = any(verdict[column] for _, verdict in rows for column in ("lost", "delivered twice", "answered twice"))
+    lines += [f"| {name} | " + " | ".join(str(verdicts[name][column]) for column in columns) + " |" for name in names]
+    bad = any(verdict[column] for verdict in verdicts.values() for column in TERRIBLE)
     return "\n".join(lines), not bad
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--events", type=int, default=5_000, help="events of the first story (%(default)s)")
+    parser.add_argument("--events", type=int, default=5_000, help="events of each story (%(default)s)")
     parser.add_argument("--rate", type=float, default=200, help="events a second (%(default)s)")
     parser.add_argument("--only", nargs="+", choices=list(STORIES), metavar="STORY", help="these stories alone")
+    parser.add_argument(
+        "--lanes", type=int, default=2, help="stories told at once, each on its own parts (%(default)s)"
+    )
     arguments = parser.parse_args()
-    with rig() as made:
-        text, good = uvloop.run(run(made, arguments.only or list(STORIES), arguments.events, arguments.rate))
+    with ExitStack() as stack:
+        rigs = [stack.enter_context(rig()) for _ in range(arguments.lanes)]
+        text, good = uvloop.run(run(rigs, arguments.only or list(STORIES), arguments.events, arguments.rate))
     print(text)
     raise SystemExit(0 if good else 1)
 

@@ -2,26 +2,25 @@
 
     python -m bench.intake [CHAT_LOG]
 
-Each measure is taken right after one of the endpoint that does nothing, under the same server, with 32 connections;
-the ratio of the two is what to compare. The server has the first core, everything else the others. Without a log of
-real chat, made-up messages are sent.
+Each measure is taken right after one of the endpoint that does nothing, under the same server, with 32 connections,
+and again in several rounds; the median ratio of the two is what to compare. The server has the first core, everything
+else the others. Without a log of real chat, made-up messages are sent.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
-import os
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import uvloop
 from tqdm import tqdm
 
-from bench.load import Load, for_seconds, hammer, post
+from bench.load import for_seconds, hammer, post
 from bench.replay import read_log
 from bench.rig import KEY, Rig, get, rig
 from config import load_settings
@@ -68,12 +67,13 @@ def batch(messages: list[str]) -> Callable[[int], bytes]:
     return make
 
 
-async def measure(port: int, make: Callable[[int], bytes], seconds: float) -> Load:
+async def measure(port: int, make: Callable[[int], bytes], seconds: float) -> float:
+    """Requests a second."""
     await hammer(port, for_seconds(1, make), CONNECTIONS)  # warms up
     load = await hammer(port, for_seconds(seconds, make), CONNECTIONS)
     if set(load.statuses) != {200}:
         raise SystemExit(f"not all were taken: {dict(load.statuses)}")
-    return load
+    return load.rate
 
 
 async def whole_way(port: int, stub: int, messages: list[str]) -> float:
@@ -89,12 +89,9 @@ async def whole_way(port: int, stub: int, messages: list[str]) -> float:
     return WHOLE_WAY_EVENTS / (time.perf_counter() - began)
 
 
-async def run(made: Rig, path: Path | None, seconds: float) -> str:
+async def run(made: Rig, path: Path | None, seconds: float, rounds: int) -> str:
     every, speaking, silent = texts(path)
-    others = set(range(1, os.cpu_count() or 1)) or {0}
-    if hasattr(os, "sched_setaffinity"):
-        for pid in (0, made.parts.pid):
-            os.sched_setaffinity(pid, others)
+    made.keep_off(0)
     noop = made.noop(core=0)
     hanging, instant = made.stub(600), made.stub(0)
     settings = {"REPLY_TTL": "3600", "WADDLEAI_TIMEOUT": "3600", "MAX_CONCURRENT_REQUESTS": "32"}
@@ -102,23 +99,28 @@ async def run(made: Rig, path: Path | None, seconds: float) -> str:
     own = {"DATABASE_URL": await another_database(made)}
     quick = made.service(instant, core=0, settings=settings | own)
     await hammer(busy, map(single(speaking), range(200)), CONNECTIONS)  # every slot waits for the model
-    rows = ["| what | events/s | no-op/s | ratio | p50 ms | p99 ms |", "|---|---|---|---|---|---|"]
-    measures: list[tuple[str, int, Callable[[int], bytes], int]] = [
-        ("triggers nothing", busy, single(silent), 1),
-        ("triggers, every slot busy", busy, single(speaking), 1),
-        (f"batches of {BATCH}", busy, batch(every), BATCH),
-    ]
-    nothing = itertools.repeat({"a": 1})
-    for name, port, make, size in tqdm(measures, desc="measures"):
-        idle = await measure(noop, lambda _: post("/noop", next(nothing), KEY), seconds)
-        load = await measure(port, make, seconds)
-        times = sorted(load.times)
-        p50, p99 = times[len(times) // 2], times[int(len(times) * 0.99)]
-        ratio = load.rate * size / idle.rate
-        rows.append(f"| {name} | {load.rate * size:.0f} | {idle.rate:.0f} | {ratio:.2f} | {p50:.1f} | {p99:.1f} |")
-    idle = await measure(noop, lambda _: post("/noop", next(nothing), KEY), seconds)
-    rate = await whole_way(quick, instant, speaking)
-    rows.append(f"| whole way, answered and delivered | {rate:.0f} | {idle.rate:.0f} | {rate / idle.rate:.2f} | | |")
+
+    async def posted(make: Callable[[int], bytes], size: int) -> float:
+        return size * await measure(busy, make, seconds)
+
+    kinds: dict[str, Callable[[], Awaitable[float]]] = {
+        "triggers nothing": lambda: posted(single(silent), 1),
+        "triggers, every slot busy": lambda: posted(single(speaking), 1),
+        f"batches of {BATCH}": lambda: posted(batch(every), BATCH),
+        "whole way, answered and delivered": lambda: whole_way(quick, instant, speaking),
+    }
+    rows = ["| what | events/s | no-op/s | ratio | ratios of all rounds |", "|---|---|---|---|---|"]
+    with tqdm(total=len(kinds) * rounds, desc="measures") as bar:
+        for name, take in kinds.items():
+            taken = []
+            for _ in range(rounds):
+                idle = await measure(noop, lambda _: post("/noop", {"a": 1}, KEY), seconds)
+                taken.append((await take(), idle))
+                bar.update()
+            ratios = sorted(rate / idle for rate, idle in taken)
+            rate, idle = (statistics.median(column) for column in zip(*taken, strict=True))
+            listed = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            rows.append(f"| {name} | {rate:.0f} | {idle:.0f} | {statistics.median(ratios):.2f} | {listed} |")
     return "\n".join(rows)
 
 
@@ -137,9 +139,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.intake", description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("log", type=Path, nargs="?", help="a log of real chat, .jsonl or .jsonl.gz")
     parser.add_argument("--seconds", type=float, default=5, help="seconds a measure takes (%(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds of each, of which the median counts (%(default)s)"
+    )
     arguments = parser.parse_args()
     with rig() as made:
-        print(uvloop.run(run(made, arguments.log, arguments.seconds)))
+        print(uvloop.run(run(made, arguments.log, arguments.seconds, arguments.rounds)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ class Load:
     times: list[float] = field(default_factory=list)
     seconds: float = 0.0
     bodies: list[bytes] = field(default_factory=list)
+    sent_at: list[float] = field(default_factory=list)  # by `pace`: seconds since the epoch when each was to go
 
     @property
     def rate(self) -> float:
@@ -36,20 +37,26 @@ def post(path: str, body: Any, key: str) -> bytes:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends one request after the other and waits for each answer."""
+    """Sends a request and waits for its answer; `idle` is called with it when it can take another."""
 
-    def __init__(self, requests: Iterator[bytes], load: Load, keep_bodies: bool) -> None:
-        self._requests = requests
+    def __init__(self, load: Load, keep_bodies: bool, idle: Callable[[_Connection], None]) -> None:
         self._load = load
         self._keep = keep_bodies
+        self._idle = idle
         self._received = b""
         self._began = 0.0
         self._transport: asyncio.WriteTransport
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self._next()
+
+    def send(self, request: bytes, began: float) -> None:
+        self._began = began
+        self._transport.write(request)
+
+    def close(self) -> None:
+        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -64,34 +71,61 @@ class _Connection(asyncio.Protocol):
         if self._keep:
             self._load.bodies.append(body)
         self._received = b""
-        self._next()
+        self._idle(self)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        if not self.done.done():
-            self._load.statuses[0] += 1
-            self.done.set_result(None)
+        if not self.closed.done():
+            self.closed.set_result(None)
 
-    def _next(self) -> None:
-        request = next(self._requests, None)
-        if request is None:
-            self.done.set_result(None)
-            self._transport.close()
-            return
-        self._began = time.perf_counter()
-        self._transport.write(request)
+
+async def _connect(
+    port: int, count: int, load: Load, keep: bool, idle: Callable[[_Connection], None]
+) -> list[_Connection]:
+    loop = asyncio.get_running_loop()
+    made = [
+        await loop.create_connection(lambda: _Connection(load, keep, idle), "127.0.0.1", port) for _ in range(count)
+    ]
+    return [connection for _, connection in made]
 
 
 async def hammer(port: int, requests: Iterator[bytes], connections: int, *, keep_bodies: bool = False) -> Load:
     """Send all requests over so many connections, each as soon as the one before is answered."""
     load = Load()
-    loop = asyncio.get_running_loop()
 
-    def connect() -> _Connection:
-        return _Connection(requests, load, keep_bodies)
+    def send_next(connection: _Connection) -> None:
+        request = next(requests, None)
+        if request is None:
+            connection.close()
+        else:
+            connection.send(request, time.perf_counter())
 
     began = time.perf_counter()
-    made = [await loop.create_connection(connect, "127.0.0.1", port) for _ in range(connections)]
-    await asyncio.gather(*(protocol.done for _, protocol in made))
+    made = await _connect(port, connections, load, keep_bodies, send_next)
+    for connection in made:
+        send_next(connection)
+    await asyncio.gather(*(connection.closed for connection in made))
+    load.seconds = time.perf_counter() - began
+    return load
+
+
+async def pace(port: int, requests: Iterable[bytes], rate: float, connections: int) -> Load:
+    """Send so many requests a second, whether or not those before are answered; times count from when each was due."""
+    load = Load()
+    free: asyncio.Queue[_Connection] = asyncio.Queue()
+    made = await _connect(port, connections, load, False, free.put_nowait)
+    for connection in made:
+        free.put_nowait(connection)
+    began = time.perf_counter()
+    for number, request in enumerate(requests):
+        due = began + number / rate
+        early = due - time.perf_counter()
+        if early > 0:
+            await asyncio.sleep(early)
+            due = time.perf_counter()  # a timer's own lateness is not the service's
+        load.sent_at.append(time.time() - max(-early, 0))
+        (await free.get()).send(request, due)
+    for _ in made:
+        (await free.get()).close()
     load.seconds = time.perf_counter() - began
     return load
 

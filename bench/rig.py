@@ -13,6 +13,8 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
+
 from embedded.parts import PROJECT, free_port
 
 KEY = "bench-key"
@@ -67,6 +69,14 @@ class Rig:
         self.run("-m", "bench.noop", str(port), core=core)
         wait_ready(port)
         return port
+
+    def keep_off(self, core: int) -> None:
+        """Keep this process and the embedded parts off a core, which is the service's."""
+        others = set(range(os.cpu_count() or 1)) - {core}
+        if hasattr(os, "sched_setaffinity") and others:
+            parts = psutil.Process(self.parts.pid)
+            for pid in (0, parts.pid, *(child.pid for child in parts.children(recursive=True))):
+                os.sched_setaffinity(pid, others)
 
     def end(self, process: subprocess.Popen[str]) -> None:
         process.kill()

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import httpx
 import ollama
 
-from config import CONNECT_TIMEOUT, DEFAULT_TEMPERATURE, PROBE_TIMEOUT, Settings
+from config import DEFAULT_TEMPERATURE, PROBE_TIMEOUT, Settings
 from providers.base import (
     ChatReply,
     ChatRequest,
@@ -26,6 +26,7 @@ from providers.base import (
     ProviderUnreachable,
     checked_reply,
 )
+from providers.http import httpx_options, timed_out
 
 _STATUS: dict[int, type[ProviderError]] = {
     401: ProviderRefusedKey,
@@ -62,10 +63,7 @@ class Ollama:
         self._client = ollama.AsyncClient(
             host=self._url,
             event_hooks={"request": [_drop_key]},
-            timeout=httpx.Timeout(self.timeout, connect=CONNECT_TIMEOUT),
-            follow_redirects=False,
-            trust_env=False,
-            verify=self._verify,
+            **httpx_options(self.timeout, self._verify),
         )
 
     async def close(self) -> None:
@@ -94,9 +92,9 @@ class Ollama:
         try:
             async with asyncio.timeout(seconds):
                 yield self._client
-        except (TimeoutError, httpx.TimeoutException) as error:
-            raise ProviderTimeout(f"ollama gave no answer within {seconds:g} s") from error
-        except (ConnectionError, httpx.TransportError) as error:
+        except (TimeoutError, ConnectionError, httpx.TransportError) as error:
+            if timed_out(error):
+                raise ProviderTimeout(f"ollama gave no answer within {seconds:g} s") from error
             raise ProviderUnreachable(f"ollama: {type(error).__name__}") from error
         except ollama.ResponseError as error:
             own_fault = 400 <= error.status_code < 500

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
+import httpx2
 import openai
-from openai.types.chat import ChatCompletionMessageParam
+from pydantic import BaseModel, Field
 
 from config import CONNECT_TIMEOUT, PROBE_TIMEOUT
 from providers.base import (
@@ -27,6 +28,7 @@ from providers.base import (
     ProviderUnreachable,
     checked_reply,
 )
+from providers.http import httpx2_client, timed_out
 
 # Most specific first: a timeout is a connection error too, and every status error an API error.
 _ERRORS: tuple[tuple[type[openai.OpenAIError], type[ProviderError]], ...] = (
@@ -43,6 +45,27 @@ _ERRORS: tuple[tuple[type[openai.OpenAIError], type[ProviderError]], ...] = (
 
 # The SDK would send what OPENAI_ORG_ID and OPENAI_PROJECT_ID hold to any server.
 _NOT_OURS: dict[str, Any] = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Completion(BaseModel):
+    """What is used of a completion (platform.openai.com/docs/api-reference/chat/object)."""
+
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+    model: str | None = None
+    usage: _Usage = _Usage()
 
 
 class OpenAICompatible:
@@ -78,7 +101,7 @@ class OpenAICompatible:
             default_headers=_NOT_OURS,
             max_retries=0,
             timeout=openai.Timeout(self.timeout, connect=CONNECT_TIMEOUT),
-            http_client=openai.DefaultAsyncHttpx2Client(trust_env=False, follow_redirects=False),
+            http_client=httpx2_client(),
         )
 
     async def close(self) -> None:
@@ -87,25 +110,24 @@ class OpenAICompatible:
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Raises ProviderError."""
-        messages: list[ChatCompletionMessageParam] = request.wire_messages()  # type: ignore[assignment]
+        body = {
+            "messages": request.wire_messages(),
+            "model": request.model,
+            "temperature": request.temperature,
+            "max_tokens": request.max_tokens,
+        }
         async with self._call(self.timeout) as client:
-            completion = await client.chat.completions.create(
-                messages=messages,
-                model=request.model,
-                temperature=request.temperature,
-                max_tokens=request.max_tokens,
-            )
-            # HTML with status 200 comes out of the SDK as a plain text.
-            choices = getattr(completion, "choices", None)
-            if not choices:
-                raise ProviderBadAnswer("the answer has no choices")
-            usage = completion.usage
-            return checked_reply(
-                choices[0].message.content,
-                completion.model or request.model,
-                usage.prompt_tokens if usage else None,
-                usage.completion_tokens if usage else None,
-            )
+            # By the SDK's way for what it has no method for, since its own method takes a millisecond to look
+            # through the messages, and its answer is not checked.
+            answer = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+            completion = _Completion.model_validate_json(answer.content)
+        usage = completion.usage
+        return checked_reply(
+            completion.choices[0].message.content,
+            completion.model or request.model,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+        )
 
     async def check(self) -> None:
         """Raises ProviderError."""
@@ -123,7 +145,9 @@ class OpenAICompatible:
         except TimeoutError as error:
             raise ProviderTimeout(f"{self.name} gave no answer within {seconds:g} s") from error
         except openai.OpenAIError as error:
+            if isinstance(error, openai.APITimeoutError) and not timed_out(error):
+                raise ProviderUnreachable(f"{self.name}: the connection was refused or broke") from error
             ours = next(target for source, target in _ERRORS if isinstance(error, source))
             raise ours(f"{self.name}: {type(error).__name__}") from error
-        except (AttributeError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise ProviderBadAnswer(f"{self.name}: an answer that is no completion") from error

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from quart import Blueprint
 from quart.cli import ScriptInfo, pass_script_info
 
-from routes.body import BATCH, details, read_signed
+from routes.body import details, read_signed
+from routes.connection import BATCH_PATH
 from routes.context import BASE, headers, request_id, require, sidecast, success
 from routes.errors import APIError
 from services.communities import UnknownEntity
@@ -62,7 +63,7 @@ async def post_interaction() -> dict[str, Any]:
     return success(_ack(event, result))
 
 
-@blueprint.post(BATCH.removeprefix(BASE))
+@blueprint.post(BATCH_PATH.removeprefix(BASE))
 async def post_batch() -> dict[str, Any]:
     """Take up to 500 events; a result for each, in order."""
     require(SERVICE)

@@ -20,9 +20,10 @@ from services.metrics import Metrics
 from services.router_service import Router, RouterRefused, RouterUnavailable
 
 AT_ONCE = 50
+NO_ROOM_SECONDS = 0.5
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
-BREAKER_FAILURES = 5
+BREAKER_FAILURES = 10
 BREAKER_SECONDS = 5.0
 
 
@@ -58,29 +59,40 @@ class Deliveries:
         if item.deliveries <= 1 and item.age > self._settings.reply_ttl:
             await self.end(item, "expired", "reply_ttl")
             return
-        ticket = self.breaker.enter() if self._free else None
+        if not self._free:
+            await self._postpone(item, item.deliveries - 1, NO_ROOM_SECONDS, "too_many_deliveries")
+            return
+        ticket = self.breaker.enter()
         if ticket is None:
             await self._postpone(item, item.deliveries - 1, self.breaker.seconds_left, "router_breaker_open")
             return
         began = time.monotonic()
-        taken: bool | None = None
+        try:
+            await self._offer(item, ticket)
+        except RouterRefused as error:
+            await self.end(item, "undeliverable", error.reason)
+        except RouterUnavailable as error:
+            wait = error.retry_after + random.uniform(0, min(FIRST_WAIT * 2**item.deliveries, LONGEST_WAIT))  # noqa: S311
+            await self._postpone(item, item.deliveries, wait, error.reason)
+        else:
+            await self.end(item, "delivered", None, {"delivery": _ms(began)})
+
+    async def _offer(self, item: Interaction, ticket: int) -> None:
+        """Post the reply, and tell the breaker how that went. Raises RouterUnavailable or RouterRefused."""
+        answers: bool | None = None
         self._free -= 1
         try:
             await self._router.post(str(item.interaction_id), callback(item, self._settings))
-            taken = True
-        except RouterRefused as error:
-            taken = True  # it answers
-            await self.end(item, "undeliverable", error.reason)
-            return
-        except RouterUnavailable as error:
-            taken = False
-            wait = error.retry_after + random.uniform(0, min(FIRST_WAIT * 2**item.deliveries, LONGEST_WAIT))  # noqa: S311
-            await self._postpone(item, item.deliveries, wait, error.reason)
-            return
+            answers = True
+        except RouterRefused:
+            answers = True
+            raise
+        except RouterUnavailable:
+            answers = False
+            raise
         finally:
             self._free += 1
-            self.breaker.leave(ticket, taken)
-        await self.end(item, "delivered", None, {"delivery": _ms(began)})
+            self.breaker.leave(ticket, answers)
 
     async def end(
         self, item: Interaction, state: str, reason: str | None, timings: dict[str, float] | None = None

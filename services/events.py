@@ -53,10 +53,10 @@ class ChatEvent(BaseModel):
         """What to call the user."""
         return self.display_name or self.username
 
-    def fingerprint(self, key: bytes) -> bytes:
-        """A keyed hash of all fields in one canonical form: equal for equal events alone."""
-        # Fields come in the order of this class; only what is in `metadata` may come in any.
-        canonical = self.model_dump_json(exclude={"metadata"}) if self.metadata else self.model_dump_json()
+    def fingerprint(self, key: bytes, as_json: str) -> bytes:
+        """A keyed hash of all fields in one canonical form: equal for equal events alone. `as_json` is the event's."""
+        canonical = as_json
         if self.metadata:
-            canonical += json.dumps(self.metadata, sort_keys=True)
+            # Fields come in the order of this class; only what is in `metadata` may come in any.
+            canonical = self.model_dump_json(exclude={"metadata"}) + json.dumps(self.metadata, sort_keys=True)
         return hmac.digest(key, canonical.encode(), hashlib.sha256)

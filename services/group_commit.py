@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 
 from services.tasks import Tasks
 
+MOST_IN_A_COMMIT = 500
+
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
@@ -36,6 +38,7 @@ class GroupCommit(Generic[Row, Result]):
         return await future
 
     async def _flush(self) -> None:
+        callers: list[tuple[list[Row], asyncio.Future[list[Result]]]] = []
         try:
             while self._waiting:
                 callers = self._take()
@@ -44,6 +47,8 @@ class GroupCommit(Generic[Row, Result]):
                 _hand_out(outcome, callers)
         finally:
             self._running = False
+            for _, future in [*callers, *self._waiting]:  # nobody waits for ever, should this be cancelled
+                future.cancel()
 
     def _take(self) -> list[tuple[list[Row], asyncio.Future[list[Result]]]]:
         """The callers of the next commit: at most `most` rows, but at least one caller."""

@@ -9,7 +9,7 @@ from uuid import UUID
 from config import Settings
 from services.communities import Communities, UnknownEntity
 from services.events import ChatEvent
-from services.group_commit import GroupCommit
+from services.group_commit import MOST_IN_A_COMMIT, GroupCommit
 from services.ids import new_id
 from services.interactions import Entry, Interaction, Interactions, Repeat, given_key, own_key
 from services.logs import Log, UserHash
@@ -21,7 +21,6 @@ from services.worker import Worker
 # How long a repeat is recognised: an id that was given, and an event without one by all its fields.
 ID_SECONDS = 24 * 3600.0
 SAME_EVENT_SECONDS = 10.0
-MOST_IN_A_COMMIT = 500
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Closed(Exception):
     """The service is stopping and takes nothing new."""
 
 
+_NOTHING = Receipt(None, None)
 Result = Receipt | Conflict | UnknownEntity
 
 
@@ -61,6 +61,7 @@ class Intake:
         self._interactions = interactions
         self._worker = worker
         self._metrics = metrics
+        self._untriggered = metrics.events.labels("untriggered")
         self._log = log
         self._triggers = Triggers(settings)
         self._bots = frozenset(name.casefold() for name in settings.bot_names)
@@ -84,11 +85,11 @@ class Intake:
         for number, event in enumerate(events):
             community = communities.get(event.entity_id)
             trigger = self._triggers.match(event) if community else None
-            results.append(Receipt(None, trigger) if community else UnknownEntity(event.entity_id))
+            results.append(_NOTHING if community else UnknownEntity(event.entity_id))
             if community and trigger:
                 item = Interaction(new_id(), community.community_id, event, trigger, received, request_id=request_id)
                 entries[number] = self._entry(item, event.event_id or dedupe_id)
-        self._metrics.events.labels("untriggered").inc(results.count(Receipt(None, None)))
+        self._untriggered.inc(results.count(_NOTHING) - len(entries))
         if entries:
             repeats = await self._journal.submit(list(entries.values()))
             for (number, entry), repeat in zip(entries.items(), repeats, strict=True):
@@ -96,11 +97,12 @@ class Intake:
         return results
 
     def _entry(self, item: Interaction, dedupe_id: str | None) -> Entry:
-        event_hash = item.event.fingerprint(self._hash_key)
+        as_json = item.event.model_dump_json()
+        event_hash = item.event.fingerprint(self._hash_key, as_json)
         suppressed = "bot_author" if item.event.is_bot or item.event.username.casefold() in self._bots else None
         if dedupe_id:
-            return Entry(item, given_key(dedupe_id), event_hash, ID_SECONDS, suppressed)
-        return Entry(item, own_key(event_hash), event_hash, SAME_EVENT_SECONDS, suppressed)
+            return Entry(item, as_json, given_key(dedupe_id), event_hash, ID_SECONDS, suppressed)
+        return Entry(item, as_json, own_key(event_hash), event_hash, SAME_EVENT_SECONDS, suppressed)
 
     async def _commit(self, entries: list[Entry]) -> list[Repeat | None]:
         """Journal entries and start work on those that are new, whether or not their callers still wait."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import orjson
+
 from services.database import Database
 from services.events import ChatEvent
+from services.group_commit import MOST_IN_A_COMMIT, GroupCommit
+from services.tasks import Tasks
 from services.triggers import Trigger
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ class Entry:
     """A row to be: `suppressed` says why there is to be no reply; `leased`, that this instance has a slot for it."""
 
     item: Interaction
+    event_json: str
     dedupe_key: str
     event_hash: bytes
     repeat_seconds: float
@@ -97,42 +101,60 @@ class Outcome:
     reply: str | None
 
 
+@dataclass(frozen=True)
+class _Answer:
+    item: Interaction
+    reply: Reply
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _End:
+    item: Interaction
+    state: str
+    reason: str | None
+    timings: dict[str, float]
+
+
 class Interactions:
     """The queries on the journal. All raise DatabaseUnavailable."""
 
-    def __init__(self, database: Database, owner: UUID, lease_seconds: float) -> None:
+    def __init__(self, database: Database, tasks: Tasks, owner: UUID, lease_seconds: float) -> None:
         self._database = database
         self._queries = database.queries
+        self._answers: GroupCommit[_Answer, bool] = GroupCommit(self._answer_all, tasks, MOST_IN_A_COMMIT)
+        self._ends: GroupCommit[_End, bool] = GroupCommit(self._end_all, tasks, MOST_IN_A_COMMIT)
         self._lease: dict[str, Any] = {"owner": owner, "lease_seconds": lease_seconds}
 
     async def insert(self, entries: list[Entry]) -> list[Repeat | None]:
         """Journal events, committed together on return; for each None, or what it repeats (and nothing changed)."""
         # In the order of the keys, so that instances that insert the same ones do not wait for each other.
         ordered = sorted(entries, key=lambda entry: (entry.item.event.entity_id, entry.dedupe_key))
-        columns = {name: [getter(entry) for entry in ordered] for name, getter in _COLUMNS.items()}
+        text = _json([_row(entry) for entry in ordered])
         async with self._database.connection() as connection:
-            rows = [row async for row in self._queries.insert_interactions(connection, **columns, **self._lease)]
-            new = {row["interaction_id"] for row in rows}
-            repeated = [entry for entry in entries if entry.item.interaction_id not in new]
-            repeats = await self._repeats(connection, repeated) if repeated else {}
-        return [repeats.get(entry.item.interaction_id) for entry in entries]
+            status = await self._queries.insert_interactions(connection, entries=text, **self._lease)
+            if status == f"INSERT 0 {len(entries)}":
+                return [None] * len(entries)
+            return await self._repeats(connection, entries)
 
-    async def _repeats(self, connection: Connection, entries: list[Entry]) -> dict[UUID, Repeat]:
-        """What each entry repeats, by the entry's own id."""
+    async def _repeats(self, connection: Connection, entries: list[Entry]) -> list[Repeat | None]:
+        """What each entry repeats; None for one that is the row itself."""
         keys = [(entry.item.event.entity_id, entry.dedupe_key) for entry in entries]
         columns = {"entity_ids": [entity for entity, _ in keys], "dedupe_keys": [key for _, key in keys]}
         rows = {
             (row["entity_id"], row["dedupe_key"]): row
             async for row in self._queries.select_repeats(connection, **columns)
         }
-        return {
-            entry.item.interaction_id: Repeat(
-                rows[key]["interaction_id"],
-                Trigger(rows[key]["trigger_type"], rows[key]["trigger_match"]),
-                rows[key]["event_hash"] == entry.event_hash,
+        return [
+            None
+            if (row := rows[key])["interaction_id"] == entry.item.interaction_id
+            else Repeat(
+                row["interaction_id"],
+                Trigger(row["trigger_type"], row["trigger_match"]),
+                row["event_hash"] == entry.event_hash,
             )
             for entry, key in zip(entries, keys, strict=True)
-        }
+        ]
 
     async def select(self, interaction_id: UUID) -> Outcome | None:
         async with self._database.connection() as connection:
@@ -171,22 +193,29 @@ class Interactions:
 
     async def answer(self, item: Interaction, reply: Reply, timings: dict[str, float]) -> bool:
         """Commit the reply, which is sent at once; False when the interaction is no longer this instance's."""
-        row = {
-            "interaction_id": item.interaction_id,
-            "fence": item.fence,
-            "reply": reply.text,
-            "fallback": reply.fallback,
-            "reason": reply.reason,
-            "provider": reply.provider,
-            "model": reply.model,
-            "prompt_tokens": reply.prompt_tokens,
-            "completion_tokens": reply.completion_tokens,
-            "timings": json.dumps(timings),
-            "deliveries": 1,
-            "lease_seconds": self._lease["lease_seconds"],
-        }
+        [written] = await self._answers.submit([_Answer(item, reply, timings)])
+        return written
+
+    async def _answer_all(self, answers: list[_Answer]) -> list[bool]:
+        rows = [
+            _held(answer.item, answer.timings)
+            | {
+                "reply": answer.reply.text,
+                "fallback": answer.reply.fallback,
+                "reason": answer.reply.reason,
+                "provider": answer.reply.provider,
+                "model": answer.reply.model,
+                "prompt_tokens": answer.reply.prompt_tokens,
+                "completion_tokens": answer.reply.completion_tokens,
+            }
+            for answer in answers
+        ]
+        query, lease = self._queries.answer_interactions, self._lease["lease_seconds"]
         async with self._database.connection() as connection:
-            return await self._queries.answer_interaction(connection, **row) is not None
+            written = {
+                row["interaction_id"] async for row in query(connection, answers=_json(rows), lease_seconds=lease)
+            }
+        return [answer.item.interaction_id in written for answer in answers]
 
     async def postpone(self, item: Interaction, deliveries: int, seconds: float) -> None:
         """Let go of a reply until its next delivery, for any instance to make."""
@@ -196,10 +225,19 @@ class Interactions:
 
     async def end(self, item: Interaction, state: str, reason: str | None, timings: dict[str, float]) -> bool:
         """Commit the last state and erase the texts; False when the interaction is no longer this instance's."""
-        row = {"interaction_id": item.interaction_id, "fence": item.fence, "state": state, "reason": reason}
-        more = {"deliveries": item.deliveries, "timings": json.dumps(timings)}
+        [written] = await self._ends.submit([_End(item, state, reason, timings)])
+        return written
+
+    async def _end_all(self, ends: list[_End]) -> list[bool]:
+        rows = [
+            _held(end.item, end.timings) | {"state": end.state, "reason": end.reason, "deliveries": end.item.deliveries}
+            for end in ends
+        ]
         async with self._database.connection() as connection:
-            return await self._queries.end_interaction(connection, **row, **more) is not None
+            written = {
+                row["interaction_id"] async for row in self._queries.end_interactions(connection, ends=_json(rows))
+            }
+        return [end.item.interaction_id in written for end in ends]
 
     async def cancel(self, entity_id: str, event_id: str | None, user_id: str | None) -> list[UUID]:
         """Suppress what was not sent yet of an event or a user in a channel; which that were."""
@@ -228,24 +266,34 @@ def own_key(event_hash: bytes) -> str:
     return f"same:{event_hash.hex()}"
 
 
-_COLUMNS: dict[str, Callable[[Entry], Any]] = {
-    "interaction_ids": lambda entry: entry.item.interaction_id,
-    "community_ids": lambda entry: entry.item.community_id,
-    "entity_ids": lambda entry: entry.item.event.entity_id,
-    "platforms": lambda entry: entry.item.event.platform,
-    "session_ids": lambda entry: entry.item.event.session_id,
-    "user_ids": lambda entry: entry.item.event.user_id,
-    "message_types": lambda entry: entry.item.event.message_type,
-    "trigger_types": lambda entry: entry.item.trigger.type,
-    "trigger_matches": lambda entry: entry.item.trigger.match,
-    "dedupe_keys": lambda entry: entry.dedupe_key,
-    "event_hashes": lambda entry: entry.event_hash,
-    "events": lambda entry: None if entry.suppressed else entry.item.event.model_dump_json(),
-    "request_ids": lambda entry: entry.item.request_id,
-    "states": lambda entry: "suppressed" if entry.suppressed else "answering" if entry.leased else "received",
-    "reasons": lambda entry: entry.suppressed,
-    "repeat_seconds": lambda entry: entry.repeat_seconds,
-}
+def _row(entry: Entry) -> dict[str, Any]:
+    item, event = entry.item, entry.item.event
+    return {
+        "interaction_id": item.interaction_id,
+        "community_id": item.community_id,
+        "entity_id": event.entity_id,
+        "platform": event.platform,
+        "session_id": event.session_id,
+        "user_id": event.user_id,
+        "message_type": event.message_type,
+        "trigger_type": item.trigger.type,
+        "trigger_match": item.trigger.match,
+        "dedupe_key": entry.dedupe_key,
+        "event_hash": entry.event_hash.hex(),
+        "event": None if entry.suppressed else orjson.Fragment(entry.event_json),
+        "request_id": item.request_id,
+        "state": "suppressed" if entry.suppressed else "answering" if entry.leased else "received",
+        "reason": entry.suppressed,
+        "repeat_seconds": entry.repeat_seconds,
+    }
+
+
+def _held(item: Interaction, timings: dict[str, float]) -> dict[str, Any]:
+    return {"interaction_id": item.interaction_id, "fence": item.fence, "timings": timings}
+
+
+def _json(rows: list[dict[str, Any]]) -> str:
+    return orjson.dumps(rows, str).decode()  # asyncpg has UUIDs of its own
 
 
 def _claimed(row: Any) -> Interaction:

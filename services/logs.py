@@ -13,9 +13,11 @@ import logging
 import logging.handlers
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import structlog
 from structlog.contextvars import merge_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -27,6 +29,7 @@ AUDIT = logging.CRITICAL + 1
 SYSTEM = logging.CRITICAL + 2
 LEVEL_NAMES = {logging.DEBUG: "debug", logging.INFO: "info", logging.ERROR: "error", AUDIT: "audit", SYSTEM: "system"}
 MAX_FILE_BYTES = 10_000_000
+OWN = "sidecast"
 
 
 class Log(structlog.BoundLoggerBase):
@@ -49,8 +52,8 @@ class Log(structlog.BoundLoggerBase):
 
     def _write(self, level: int, action: str, message: str, fields: dict[str, Any]) -> None:
         if self._logger.isEnabledFor(level):
-            arguments, keywords = self._process_event("log", message, {"action": action, "number": level, **fields})
-            self._logger.log(level, *arguments, **keywords)
+            [line], _ = self._process_event("log", message, {"action": action, "number": level, **fields})
+            self._logger.log(level, line)
 
 
 class UserHash:
@@ -63,34 +66,40 @@ class UserHash:
         return hmac.new(self._key, f"{platform}\0{user_id}".encode(), "sha256").hexdigest()[:16]
 
 
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Renders what libraries log; a line of ours is rendered already."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return str(record.msg) if record.name == OWN else super().format(record)
+
+
 def open_log(settings: Settings) -> Log:
     """Set up logging for this process and return its logger; libraries' own warnings come out the same way."""
-    shared: list[Processor] = [merge_contextvars, _name_level, structlog.processors.TimeStamper("iso", key="timestamp")]
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[_adopt_foreign, *shared],
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _trace,
-            *_renderers(console),
-        ],
-    )
+    shared: list[Processor] = [merge_contextvars, _name_level, structlog.processors.TimeStamper("iso", key="timestamp")]
+    rendering: list[Processor] = [_trace, *_renderers(console)]
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    formatter = _Formatter(foreign_pre_chain=[_adopt_foreign, *shared], processors=[remove_meta, *rendering])
     handlers = _handlers(settings)
     for handler in handlers:
         handler.setFormatter(formatter)
-    # Nothing of these is in a line; not to collect them makes each cheaper.
+    # Nothing of these is in a line; not to collect them makes each cheaper (docs.python.org/3/howto/logging.html).
+    logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(handlers=handlers, level=logging.WARNING, force=True)
-    logger = logging.getLogger("sidecast")
+    logger = logging.getLogger(OWN)
     logger.setLevel(settings.log_level)
-    wrap = structlog.stdlib.ProcessorFormatter.wrap_for_formatter
-    return Log(logger, [*shared, wrap], {"module": settings.module_name})
+    return Log(logger, [*shared, *rendering], {"module": settings.module_name})
 
 
 def _renderers(console: bool) -> list[Processor]:
     if console:
         return [structlog.dev.ConsoleRenderer(event_key="message")]
-    return [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer(ensure_ascii=False)]
+    return [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer(_dumps)]
+
+
+def _dumps(line: EventDict, default: Callable[[Any], Any]) -> str:
+    return orjson.dumps(line, default, orjson.OPT_NON_STR_KEYS).decode()
 
 
 def _handlers(settings: Settings) -> list[logging.Handler]:

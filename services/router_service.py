@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import httpx
+import orjson
 
-from config import CONNECT_TIMEOUT, PROBE_TIMEOUT, ROUTER_TIMEOUT, Settings
+from config import PROBE_TIMEOUT, ROUTER_TIMEOUT, Settings
+from providers.http import httpx_options, timed_out
 from services.webhooks import sign, signing_key
 
 KEPT_MESSAGES = 5_000
@@ -59,17 +60,12 @@ class HttpRouter:
         secret = settings.router_callback_secret.get_secret_value()
         self._signing_key = signing_key(secret) if secret else b""
         key = settings.router_api_key.get_secret_value()
-        self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(ROUTER_TIMEOUT, connect=CONNECT_TIMEOUT),
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=50),
-            follow_redirects=False,
-            trust_env=False,
-        )
+        bearer = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.AsyncClient(headers=bearer, **httpx_options(ROUTER_TIMEOUT))
 
     async def post(self, interaction_id: str, body: dict[str, Any]) -> None:
         """Raises RouterUnavailable or RouterRefused."""
-        content = json.dumps(body, ensure_ascii=False).encode()
+        content = orjson.dumps(body)
         headers = {"Content-Type": "application/json"} | self._signature(interaction_id, content)
         try:
             # Streamed, so that a router's endless answer is not read: its status is all that counts.
@@ -78,7 +74,7 @@ class HttpRouter:
                 if int(answer.headers.get("Content-Length") or 0) < 1024:
                     await answer.aread()  # lets the connection be used again
         except (httpx.HTTPError, httpx.StreamError, ValueError) as error:
-            raise RouterUnavailable(f"router_{_snake(error)}") from error
+            raise RouterUnavailable(_reason(error)) from error
         if status in _PASSING:
             raise RouterUnavailable(f"router_status_{status}", _seconds(retry_after))
         if not 200 <= status < 300:
@@ -90,7 +86,7 @@ class HttpRouter:
             async with self._client.stream("GET", self._base, timeout=PROBE_TIMEOUT):
                 pass
         except httpx.HTTPError as error:
-            raise RouterUnavailable(f"router_{_snake(error)}") from error
+            raise RouterUnavailable(_reason(error)) from error
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -125,6 +121,6 @@ def _seconds(retry_after: str) -> float:
     return min(float(retry_after), LONGEST_RETRY_AFTER) if retry_after.isascii() and retry_after.isdigit() else 0.0
 
 
-def _snake(error: Exception) -> str:
-    """`ConnectTimeout` as `connect_timeout`."""
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in type(error).__name__).lstrip("_")
+def _reason(error: Exception) -> str:
+    """Why there was no answer, in a word."""
+    return "router_timeout" if timed_out(error) else "router_unreachable"

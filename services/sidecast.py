@@ -40,8 +40,8 @@ class Sidecast:
         self.cache = CacheManager(settings, log)
         self.ai = AIService(make_providers(settings), self.metrics, log)
         self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
-        self.interactions = Interactions(self.database, uuid4(), settings.lease_seconds)
         self._tasks = tasks = Tasks(log)
+        self.interactions = Interactions(self.database, tasks, uuid4(), settings.lease_seconds)
         self._renewing = Tasks(log)  # apart, since leases are renewed while the rest is drained
         self._leases = Leases(self.interactions, settings.lease_seconds, log)
         deliveries = Deliveries(settings, self.interactions, self._leases, self.router, self.metrics, log)

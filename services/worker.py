@@ -62,7 +62,9 @@ class Worker:
         self._share = max(self._slots - math.ceil(self._slots * RESERVED), 1)
         self._busy: Counter[UUID] = Counter()  # slots by community
         self._behind: set[UUID] = set()  # communities that, as far as is known here, have work waiting in PostgreSQL
+        self._came_meanwhile: set[UUID] = set()  # of those, what came since the last look at the journal began
         self._wake = asyncio.Event()
+        self._woken = False
 
     def open(self) -> None:
         self._tasks.repeat(self._claim_waiting, self._until_work, "claim waiting")
@@ -88,6 +90,7 @@ class Worker:
     def wake(self, community_id: UUID) -> None:
         """Something of this community waits in PostgreSQL."""
         self._behind.add(community_id)
+        self._came_meanwhile.add(community_id)
         if self._slots and self._busy[community_id] < self._share:
             self._wake.set()
 
@@ -133,7 +136,7 @@ class Worker:
             self._log.info("interaction.lost_lease", "it was cancelled or another instance has it", result="DROPPED")
             return None
         if not reply.fallback:
-            await self._cache.remember(user, what_was_said(item.event), reply.text)
+            self._tasks.spawn(self._cache.remember(user, what_was_said(item.event), reply.text), "remember")
         return dataclasses.replace(item, reply=reply, deliveries=1, answered=time.monotonic())
 
     async def _compose(self, item: Interaction, user: UserKey, timings: dict[str, float]) -> Reply | None:
@@ -165,26 +168,28 @@ class Worker:
     async def _claim_waiting(self) -> None:
         """Fill the free slots from the journal, in turns between communities."""
         slots = self._slots
-        if slots == 0:
+        if self._woken:
+            # No more than what is known to wait can take; the other slots stay free for who comes meanwhile.
+            slots = min(slots, sum(self._share - self._busy[community] for community in self._behind))
+        if slots <= 0:
             return
-        # What comes in while the claim runs waits behind it in PostgreSQL, and adds itself to `_behind` again.
-        self._slots = 0
-        before, self._behind = self._behind, set()
+        self._slots -= slots
+        self._came_meanwhile.clear()
         rooms = {community: max(self._share - busy, 0) for community, busy in self._busy.items()}
         claimed: list[Interaction] = []
         try:
             claimed = await self._interactions.claim_waiting(slots, self._share, rooms)
         except DatabaseUnavailable:
-            self._behind = before
             return
         finally:
             self._slots += slots - len(claimed)
-        communities = [item.community_id for item in claimed]
-        self._busy.update(communities)
-        if len(claimed) == slots:
-            self._behind |= before | set(communities)
+        self._busy.update(item.community_id for item in claimed)
+        if len(claimed) < slots:
+            # All was taken, but for what came since and for communities that have their share.
+            full = {community for community, busy in self._busy.items() if busy >= self._share}
+            self._behind = self._came_meanwhile | full
         else:
-            self._behind |= {community for community, busy in self._busy.items() if busy >= self._share}
+            self._behind |= {item.community_id for item in claimed}
         if self._slots and any(self._busy[community] < self._share for community in self._behind):
             self._wake.set()
         for item in claimed:
@@ -192,7 +197,7 @@ class Worker:
 
     async def _until_work(self) -> None:
         """Return when a slot is free and work waits, and every second to see what other instances left."""
-        await _wait(self._wake)
+        self._woken = await _wait(self._wake)
 
     async def _claim_due(self) -> None:
         """Take up what a dead instance held, and replies whose next delivery is due."""
@@ -216,14 +221,15 @@ class Worker:
         await _wait(self._deliveries.due)
 
 
-async def _wait(event: asyncio.Event) -> None:
-    """Until the event is set, for a second at most; it is cleared."""
+async def _wait(event: asyncio.Event) -> bool:
+    """Until the event is set, for a second at most; whether it was. It is cleared."""
     try:
         async with asyncio.timeout(CLAIM_SECONDS):
-            await event.wait()
+            return await event.wait()
     except TimeoutError:
-        pass
-    event.clear()
+        return False
+    finally:
+        event.clear()
 
 
 def _ms(since: float) -> float:

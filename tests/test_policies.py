@@ -48,6 +48,8 @@ def test_every_setting_is_read_somewhere() -> None:
         ("ai_provider", "magic", "AI_PROVIDER: Input should be 'embedded', 'ollama' or 'waddleai'"),
         ("router_api_url", "router:8000", "ROUTER_API_URL: Value error, must start with http:// or https://"),
         ("system_prompt", "x" * 2001, "SYSTEM_PROMPT: String should have at most 2000 characters"),
+        ("intake_secret", "whsec_c2VjcmV0,whsec_?", "INTAKE_SECRET: Value error, a secret that begins with whsec_"),
+        ("router_callback_secret", "whsec_?", "ROUTER_CALLBACK_SECRET: Value error, a secret that begins with"),
         ("respond_to_events", "perhaps", "RESPOND_TO_EVENTS: Input should be a valid boolean"),
     ],
 )

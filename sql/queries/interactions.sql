@@ -1,16 +1,13 @@
--- name: insert_interactions(repeat_seconds, interaction_ids, community_ids, entity_ids, platforms, session_ids, user_ids, message_types, trigger_types, trigger_matches, dedupe_keys, event_hashes, events, request_ids, states, reasons, owner, lease_seconds)
--- Journal events, all in one commit; what comes back is new, what does not repeats another. A key that is older than
+-- name: insert_interactions(entries, owner, lease_seconds)!
+-- Journal events, all in one commit; what is not counted as inserted repeats another. A key that is older than
 -- its time to be recognised is let go first. Callers sort by key, so that two instances cannot wait for each other.
+-- Rows come as one JSON text here and below, since arrays of columns cost the client five times as much.
 with events as (
     select *
-    from unnest(
-        :interaction_ids::uuid[], :community_ids::uuid[], :entity_ids::text[], :platforms::text[],
-        :session_ids::text[], :user_ids::text[], :message_types::text[], :trigger_types::text[],
-        :trigger_matches::text[], :dedupe_keys::text[], :event_hashes::bytea[], :events::text[],
-        :request_ids::text[], :states::text[], :reasons::text[], :repeat_seconds::float8[]
-    ) as e (
-        interaction_id, community_id, entity_id, platform, session_id, user_id, message_type, trigger_type,
-        trigger_match, dedupe_key, event_hash, event, request_id, state, reason, repeat_seconds
+    from json_to_recordset(:entries) as e (
+        interaction_id uuid, community_id uuid, entity_id text, platform text, session_id text, user_id text,
+        message_type text, trigger_type text, trigger_match text, dedupe_key text, event_hash text, event json,
+        request_id text, state text, reason text, repeat_seconds float8
     )
 ),
 let_go as (
@@ -27,7 +24,7 @@ insert into interactions (
     lease_owner, lease_until, attempts, fence
 )
 select interaction_id, community_id, entity_id, platform, session_id, user_id, message_type, trigger_type,
-    trigger_match, dedupe_key, event_hash, event::json, request_id, state, reason,
+    trigger_match, dedupe_key, decode(event_hash, 'hex'), event, request_id, state, reason,
     case when state = 'suppressed' then now() end,
     case when state = 'answering' then :owner::uuid end,
     case when state = 'answering' then now() + make_interval(secs => :lease_seconds) end,
@@ -35,8 +32,7 @@ select interaction_id, community_id, entity_id, platform, session_id, user_id, m
     case when state = 'answering' then 1 else 0 end
 from events
 where (select count(*) from let_go) >= 0
-on conflict (entity_id, dedupe_key) do nothing
-returning interaction_id;
+on conflict (entity_id, dedupe_key) do nothing;
 
 -- name: select_repeats(entity_ids, dedupe_keys)
 -- The interactions that events repeat.
@@ -123,9 +119,17 @@ returning i.interaction_id, i.community_id, i.event, i.trigger_type, i.trigger_m
 
 -- name: renew_leases(lease_seconds, ids, owner)!
 -- A sign of life for what this instance works on.
-update interactions
+with held as (
+    select interaction_id
+    from interactions
+    where interaction_id = any(:ids) and lease_owner = :owner and state in ('received', 'answering', 'answered')
+    order by interaction_id
+    for update
+)
+update interactions i
 set lease_until = now() + make_interval(secs => :lease_seconds)
-where interaction_id = any(:ids) and lease_owner = :owner and ended_at is null;
+from held h
+where i.interaction_id = h.interaction_id;
 
 -- name: release_leases(ids, owner)!
 -- Give back what a stopping instance could not finish; the next one begins at once, and the try does not count.
@@ -134,46 +138,85 @@ set state = case when state = 'answering' then 'received' else state end,
     attempts = attempts - case when state = 'answering' then 1 else 0 end,
     lease_owner = null,
     lease_until = case when state = 'answering' then null else now() end
-where interaction_id = any(:ids) and lease_owner = :owner and ended_at is null;
+where interaction_id = any(:ids) and lease_owner = :owner and state in ('received', 'answering', 'answered');
 
--- name: answer_interaction(reply, fallback, reason, provider, model, prompt_tokens, completion_tokens, timings, deliveries, lease_seconds, interaction_id, fence)$
--- The reply, which model gave it and at what cost. `deliveries` is 1 when it is sent at once: should this instance
--- die now, it may have been. Nothing comes back when the lease went to another.
-update interactions
-set state = 'answered', reply = :reply, fallback = :fallback, reason = :reason, provider = :provider,
-    model = :model, prompt_tokens = :prompt_tokens, completion_tokens = :completion_tokens,
-    timings = :timings, deliveries = :deliveries, answered_at = now(),
+-- name: answer_interactions(answers, lease_seconds)
+-- The replies, which model gave each and at what cost. `deliveries` is 1, since each is sent at once: should this
+-- instance die now, it may have been. What comes back is written; the lease of the rest went to another.
+with answers as (
+    select *
+    from json_to_recordset(:answers) as a (
+        interaction_id uuid, fence bigint, reply text, fallback boolean, reason text, provider text, model text,
+        prompt_tokens int, completion_tokens int, timings jsonb
+    )
+),
+held as (
+    select a.*
+    from answers a
+    join interactions i using (interaction_id)
+    where i.fence = a.fence and i.state in ('received', 'answering', 'answered')
+    order by interaction_id
+    for update of i
+)
+update interactions i
+set state = 'answered', reply = h.reply, fallback = h.fallback, reason = h.reason, provider = h.provider,
+    model = h.model, prompt_tokens = h.prompt_tokens, completion_tokens = h.completion_tokens,
+    timings = h.timings, deliveries = 1, answered_at = now(),
     lease_until = now() + make_interval(secs => :lease_seconds)
-where interaction_id = :interaction_id and fence = :fence and ended_at is null
-returning interaction_id;
+from held h
+where i.interaction_id = h.interaction_id
+returning i.interaction_id;
 
 -- name: postpone_delivery(seconds, deliveries, interaction_id, fence)!
 -- The router did not take it: any instance offers it again after a while.
 update interactions
 set deliveries = :deliveries, lease_owner = null, lease_until = now() + make_interval(secs => :seconds)
-where interaction_id = :interaction_id and fence = :fence and ended_at is null;
+where interaction_id = :interaction_id and fence = :fence and state in ('received', 'answering', 'answered');
 
--- name: end_interaction(state, reason, deliveries, timings, interaction_id, fence)$
--- The last state. The texts go, but for a reply that may be redriven. Nothing comes back when the lease went to
--- another.
-update interactions
-set state = :state, reason = coalesce(:reason, reason), deliveries = :deliveries, timings = timings || :timings::jsonb,
-    ended_at = now(), lease_owner = null, lease_until = null,
-    event = case when :state = 'undeliverable' then (event::jsonb || '{"message_content": ""}')::json end,
-    reply = case when :state = 'undeliverable' then reply end
-where interaction_id = :interaction_id and fence = :fence and ended_at is null
-returning interaction_id;
+-- name: end_interactions(ends)
+-- The last states. The texts go, but for a reply that may be redriven. What comes back is written; the lease of the
+-- rest went to another.
+with ends as (
+    select *
+    from json_to_recordset(:ends) as e (
+        interaction_id uuid, fence bigint, state text, reason text, deliveries int, timings jsonb
+    )
+),
+held as (
+    select e.*
+    from ends e
+    join interactions i using (interaction_id)
+    where i.fence = e.fence and i.state in ('received', 'answering', 'answered')
+    order by interaction_id
+    for update of i
+)
+update interactions i
+set state = h.state, reason = coalesce(h.reason, i.reason), deliveries = h.deliveries,
+    timings = i.timings || h.timings, ended_at = now(), lease_owner = null, lease_until = null,
+    event = case when h.state = 'undeliverable' then (i.event::jsonb || '{"message_content": ""}')::json end,
+    reply = case when h.state = 'undeliverable' then i.reply end
+from held h
+where i.interaction_id = h.interaction_id
+returning i.interaction_id;
 
 -- name: cancel_interactions(entity_id, dedupe_key, user_id)
 -- Suppress what has not been sent: what waits, is answered now, or waits for its next delivery. The fence keeps
 -- whoever works on it from sending it. A reply whose delivery runs at this moment is sent.
-update interactions
+with unsent as (
+    select interaction_id
+    from interactions
+    where entity_id = :entity_id and ended_at is null
+        and (dedupe_key = :dedupe_key or user_id = :user_id)
+        and (state <> 'answered' or lease_owner is null)
+    order by interaction_id
+    for update
+)
+update interactions i
 set state = 'suppressed', reason = 'cancelled', fence = fence + 1, ended_at = now(), event = null, reply = null,
     lease_owner = null, lease_until = null
-where entity_id = :entity_id and ended_at is null
-    and (dedupe_key = :dedupe_key or user_id = :user_id)
-    and (state <> 'answered' or lease_owner is null)
-returning interaction_id;
+from unsent u
+where i.interaction_id = u.interaction_id
+returning i.interaction_id;
 
 -- name: redrive_interactions(community_id)$
 -- Offer replies that the router did not take once more.

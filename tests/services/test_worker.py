@@ -14,6 +14,7 @@ from services.ai_service import make_providers
 from services.events import ChatEvent
 from services.ids import new_id
 from services.interactions import Entry, Interaction, Interactions
+from services.tasks import Tasks
 from tests.conftest import MakeService, Service, event
 from tests.stubs.openai import StubOpenAI
 from tests.stubs.router import StubRouter
@@ -112,8 +113,10 @@ async def crash(service: Service, **fields: Any) -> str:
     trigger = intake._triggers.match(chat)
     assert trigger is not None
     item = Interaction(new_id(), community.community_id, chat, trigger, 0.0)
-    entry = Entry(item, f"id:{item.interaction_id}", b"hash", 60, leased=True)
-    assert await Interactions(service.sidecast.database, uuid4(), 0.001).insert([entry]) == [None]
+    entry = Entry(item, chat.model_dump_json(), f"id:{item.interaction_id}", b"hash", 60, leased=True)
+    assert await Interactions(service.sidecast.database, Tasks(service.sidecast.log), uuid4(), 0.001).insert(
+        [entry]
+    ) == [None]
     return str(item.interaction_id)
 
 
