@@ -30,7 +30,7 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 RUNNING = "running.json"
 DEFAULT_TEMPERATURE = 0.7
 
-Provider = Literal["embedded", "ollama", "waddleai"]
+Provider = Literal["embedded", "ollama", "waddleai", "openai", "anthropic", "openrouter", "huggingface", "custom"]
 
 # Set to nothing, these are nothing; every other variable set to nothing keeps its default.
 EMPTY_COUNTS = frozenset({"response_prefix", "question_triggers", "event_response_types", "bot_names"})
@@ -139,18 +139,27 @@ class Settings(BaseSettings):
     )
     ai_max_tokens: Tokens = Field(150, description="Longest answer in tokens; 150 fill a chat message.")
     ai_fallbacks: Words = Field((), description="Providers tried after it: `provider/model,…`, in order.")
-    request_timeout: Seconds = Field(30, description="Seconds one call of the embedded model may take.")
+    request_timeout: Seconds = Field(
+        30, description="Seconds one call of a model may take, where a provider has no setting of its own."
+    )
+    breaker_failures: int = Field(
+        5, ge=1, le=1000, description="Failures in a row after which a provider is not asked for a while."
+    )
+    breaker_open_seconds: Seconds = Field(60, description="That while, in seconds; then one call finds out.")
     embedded_model_path: str = Field("", description="Another GGUF file for the embedded model.")
     embedded_model_url: Url = Field("", description="Where the embedded model listens; set by `scripts/serve`.")
     embedded_model_key: SecretStr = Field(SecretStr(""), description="Its key; set by `scripts/serve`.")
     ollama_host: str = Field("localhost", description="Host of the Ollama server.")
     ollama_port: Port = Field(11434, description="Port of the Ollama server.")
     ollama_use_tls: bool = Field(False, description="Speak https to Ollama.")
-    ollama_cert_path: str = Field("", description="CA certificate (PEM) that Ollama's is checked against.")
+    ollama_cert_path: str = Field(
+        "", description="PEM file: the CA that Ollama's certificate is checked against, or a client's own with its key."
+    )
     ollama_verify_ssl: bool = Field(True, description="Check Ollama's certificate.")
     ollama_model: str = Field("llama3.2", description="Model asked of Ollama.")
     ollama_temperature: Temperature | None = Field(None, description="Instead of `AI_TEMPERATURE` for Ollama.")
     ollama_max_tokens: Tokens | None = Field(None, description="Instead of `AI_MAX_TOKENS` for Ollama.")
+    ollama_keep_alive: str = Field("", description="How long Ollama keeps the model loaded (`10m`); empty: its own.")
     ollama_timeout: Seconds = Field(30, description="Seconds one call of Ollama may take.")
     waddleai_base_url: Url = Field(
         "http://waddleai-proxy:8000", description="The WaddleAI proxy, with or without `/v1` at the end."
@@ -161,6 +170,15 @@ class Settings(BaseSettings):
     waddleai_temperature: Temperature | None = Field(None, description="Instead of `AI_TEMPERATURE` for WaddleAI.")
     waddleai_max_tokens: Tokens | None = Field(None, description="Instead of `AI_MAX_TOKENS` for WaddleAI.")
     waddleai_timeout: Seconds = Field(30, description="Seconds one call of WaddleAI may take.")
+
+    openai_api_key: SecretStr = Field(SecretStr(""), description="Key of OpenAI.")
+    openai_base_url: Url = Field("https://api.openai.com/v1", description="Another server in place of OpenAI's.")
+    anthropic_api_key: SecretStr = Field(SecretStr(""), description="Key of Anthropic.")
+    anthropic_base_url: Url = Field("https://api.anthropic.com", description="Another server in place of Anthropic's.")
+    openrouter_api_key: SecretStr = Field(SecretStr(""), description="Key of OpenRouter.")
+    hf_token: SecretStr = Field(SecretStr(""), description="Token of Hugging Face's inference providers.")
+    custom_base_url: Url = Field("", description="A server of your own that speaks OpenAI's API; ends in `/v1`.")
+    custom_api_key: SecretStr = Field(SecretStr(""), description="Its key.")
 
     # --- what it says, and when
     system_prompt: str = Field(

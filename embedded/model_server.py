@@ -32,6 +32,9 @@ def parameters(path: str, port: int, key: str) -> xllamacpp.CommonParams:
     params.endpoint_slots = False
     params.endpoint_props = False
     params.verbosity = 1
+    # Texts become vectors too, by the mean over their tokens.
+    params.embedding = True
+    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     # What a small model needs lest it repeat itself to the last token.
     params.sampling.top_p = 0.9
     params.sampling.dry_multiplier = 0.8

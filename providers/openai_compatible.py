@@ -1,58 +1,61 @@
 """Any server that speaks OpenAI's API, by the openai SDK.
 
 The SDK is built on httpx2, whose errors it wraps in its own; it reads no environment variable of ours here, and its
-own retries are off, because attempts would multiply with ours.
+own retries are off, because attempts would multiply with ours. Requests go by the SDK's way for what it has no method
+for: its own methods take a millisecond to look through the messages, and do not check the answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import hashlib
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import httpx2
+import jiter
 import openai
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from config import CONNECT_TIMEOUT, PROBE_TIMEOUT
 from providers.base import (
     ChatReply,
     ChatRequest,
+    Chunk,
+    Embeddings,
+    ModelInfo,
     ProviderBadAnswer,
-    ProviderBadRequest,
-    ProviderError,
-    ProviderRateLimited,
-    ProviderRefusedKey,
-    ProviderTimeout,
     ProviderUnreachable,
-    checked_reply,
+    Usage,
+    checked,
+    status_error,
 )
-from providers.http import httpx2_client, timed_out
+from providers.http import UnfitAnswer, connection_error, httpx2_client, server_sent_events
 
-# Most specific first: a timeout is a connection error too, and every status error an API error.
-_ERRORS: tuple[tuple[type[openai.OpenAIError], type[ProviderError]], ...] = (
-    (openai.APITimeoutError, ProviderTimeout),
-    (openai.APIConnectionError, ProviderUnreachable),
-    (openai.RateLimitError, ProviderRateLimited),
-    (openai.AuthenticationError, ProviderRefusedKey),
-    (openai.PermissionDeniedError, ProviderRefusedKey),
-    (openai.InternalServerError, ProviderBadAnswer),
-    (openai.APIStatusError, ProviderBadRequest),
-    (openai.OpenAIError, ProviderBadAnswer),
+# What platform.openai.com/docs/api-reference/chat/create names, and such servers take or ignore.
+PARAMETERS = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "stop",
+        "seed",
+        "response_format",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "n",
+        "logprobs",
+        "top_logprobs",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "user",
+    }
 )
-
-
 # The SDK would send what OPENAI_ORG_ID and OPENAI_PROJECT_ID hold to any server.
 _NOT_OURS: dict[str, Any] = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
-
-
-class _Message(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
 
 
 class _Usage(BaseModel):
@@ -60,16 +63,65 @@ class _Usage(BaseModel):
     completion_tokens: int | None = None
 
 
+class _Message(BaseModel, extra="allow"):
+    content: str | None = None
+
+
+class _Choice(BaseModel, extra="allow"):
+    message: _Message
+
+
 class _Completion(BaseModel):
     """What is used of a completion (platform.openai.com/docs/api-reference/chat/object)."""
 
     choices: Annotated[list[_Choice], Field(min_length=1)]
     model: str | None = None
-    usage: _Usage = _Usage()
+    usage: _Usage | None = None
+
+
+class _Piece(BaseModel):
+    choices: list[dict[str, Any]] = []
+    model: str | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class _Vector(BaseModel):
+    embedding: list[float]
+
+
+class _Vectors(BaseModel):
+    data: list[_Vector]
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+class _Prices(BaseModel):
+    """OpenRouter's: US dollars a token."""
+
+    prompt: float | None = None
+    completion: float | None = None
+
+
+class _Model(BaseModel):
+    id: str
+    created: int | None = 0
+    owned_by: str | None = ""
+    pricing: _Prices | None = None
+
+
+class _Models(BaseModel):
+    data: list[_Model]
+
+
+class _Tokens(BaseModel):
+    tokens: list[Any]
 
 
 class OpenAICompatible:
     """One server, one key, one client. `base_url` ends in `/v1`."""
+
+    parameters = PARAMETERS
 
     def __init__(
         self,
@@ -82,6 +134,9 @@ class OpenAICompatible:
         max_tokens: int,
         timeout: float,
         needs_examples: bool = False,
+        headers: Mapping[str, str] | None = None,
+        length_parameter: str = "max_tokens",
+        tokenizer_path: str = "",
     ) -> None:
         self.name = name
         self.model = model
@@ -91,14 +146,21 @@ class OpenAICompatible:
         self.needs_examples = needs_examples
         self._base_url = base_url
         self._key = key
+        self._headers = dict(headers or {})
+        self._length_parameter = length_parameter
+        self._tokenizer_path = tokenizer_path
         self._client: openai.AsyncOpenAI | None = None
+
+    @property
+    def address(self) -> tuple[str, str]:
+        return self._base_url, hashlib.sha256(self._key.encode()).hexdigest()
 
     async def open(self) -> None:
         self._client = openai.AsyncOpenAI(
             base_url=self._base_url,
             # An empty key would make the SDK look for one in the environment, which is another server's.
             api_key=self._key or "none",
-            default_headers=_NOT_OURS,
+            default_headers=self._headers | _NOT_OURS,
             max_retries=0,
             timeout=openai.Timeout(self.timeout, connect=CONNECT_TIMEOUT),
             http_client=httpx2_client(),
@@ -110,44 +172,117 @@ class OpenAICompatible:
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Raises ProviderError."""
-        body = {
-            "messages": request.wire_messages(),
-            "model": request.model,
-            "temperature": request.temperature,
-            "max_tokens": request.max_tokens,
-        }
-        async with self._call(self.timeout) as client:
-            # By the SDK's way for what it has no method for, since its own method takes a millisecond to look
-            # through the messages, and its answer is not checked.
-            answer = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
-            completion = _Completion.model_validate_json(answer.content)
-        usage = completion.usage
-        return checked_reply(
-            completion.choices[0].message.content,
-            completion.model or request.model,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-        )
+        answer = await self._ask("/chat/completions", self._body(request), self.timeout)
+        with self._errors():
+            completion = _Completion.model_validate_json(answer)
+        choices = [choice.model_dump(exclude_unset=True) for choice in completion.choices]
+        return checked(ChatReply(choices, completion.model or request.model, _usage(completion.usage) or Usage()))
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Raises ProviderError."""
+        body = self._body(request) | {"stream": True, "stream_options": {"include_usage": True}}
+        with self._errors():
+            async with asyncio.timeout(self.timeout):
+                answer: httpx2.Response = await self._open_client.post(
+                    "/chat/completions",
+                    body=body,
+                    cast_to=httpx2.Response,
+                    stream=True,
+                    stream_cls=openai.AsyncStream[Any],
+                )  # type: ignore[assignment]
+            try:
+                async for data in server_sent_events(answer):
+                    if data == "[DONE]":
+                        return
+                    yield self._piece(data, request.model)
+            finally:
+                await answer.aclose()
+        raise ProviderBadAnswer(f"{self.name}: the stream broke off before its end")
+
+    async def embed(self, texts: Sequence[str], model: str) -> Embeddings:
+        """Raises ProviderError."""
+        body = {"input": list(texts), "model": model, "encoding_format": "float"}
+        answer = await self._ask("/embeddings", body, self.timeout)
+        with self._errors():
+            made = _Vectors.model_validate_json(answer)
+        if len(made.data) != len(texts):
+            raise ProviderBadAnswer(f"{self.name}: {len(made.data)} embeddings of {len(texts)} texts")
+        return Embeddings([item.embedding for item in made.data], made.model or model, _usage(made.usage) or Usage())
+
+    async def models(self) -> list[ModelInfo]:
+        """Raises ProviderError."""
+        answer = await self._ask("/models", None, PROBE_TIMEOUT)
+        with self._errors():
+            listed = _Models.model_validate_json(answer).data
+        return [_info(model) for model in listed]
 
     async def check(self) -> None:
         """Raises ProviderError."""
-        async with self._call(PROBE_TIMEOUT) as client:
-            await client.models.list()
+        await self.models()
 
-    @asynccontextmanager
-    async def _call(self, seconds: float) -> AsyncIterator[openai.AsyncOpenAI]:
-        """The client, for one call of at most `seconds`; the SDK's errors become ours here and nowhere else."""
+    async def count_tokens(self, text: str) -> int | None:
+        """Raises ProviderError."""
+        if not self._tokenizer_path:
+            return None
+        # Beside /v1, as llama.cpp has it.
+        path = self._base_url.removesuffix("/v1") + self._tokenizer_path
+        answer = await self._ask(path, {"content": text}, PROBE_TIMEOUT)
+        with self._errors():
+            return len(_Tokens.model_validate_json(answer).tokens)
+
+    @property
+    def _open_client(self) -> openai.AsyncOpenAI:
         if self._client is None:
             raise ProviderUnreachable(f"{self.name} is not open")
+        return self._client
+
+    async def _ask(self, path: str, body: dict[str, Any] | None, limit: float) -> bytes:
+        """The body of the answer to a POST, or to a GET without a body, within `limit` seconds."""
+        with self._errors():
+            async with asyncio.timeout(limit):
+                if body is None:
+                    answer = await self._open_client.get(path, cast_to=httpx2.Response)
+                else:
+                    answer = await self._open_client.post(path, body=body, cast_to=httpx2.Response)
+                return answer.content
+
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        parameters = dict(request.parameters)
+        if self._length_parameter != "max_tokens" and "max_tokens" in parameters:
+            parameters[self._length_parameter] = parameters.pop("max_tokens")
+        return {"messages": request.messages, "model": request.model} | parameters
+
+    def _piece(self, data: str, model: str) -> Chunk:
+        piece = _Piece.model_validate(jiter.from_json(data.encode()))
+        if piece.error is not None:
+            raise ProviderBadAnswer(f"{self.name}: the stream ended in an error")
+        return Chunk(piece.choices, piece.model or model, _usage(piece.usage))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """The SDK's errors become ours here and nowhere else."""
         try:
-            async with asyncio.timeout(seconds):
-                yield self._client
-        except TimeoutError as error:
-            raise ProviderTimeout(f"{self.name} gave no answer within {seconds:g} s") from error
-        except openai.OpenAIError as error:
-            if isinstance(error, openai.APITimeoutError) and not timed_out(error):
-                raise ProviderUnreachable(f"{self.name}: the connection was refused or broke") from error
-            ours = next(target for source, target in _ERRORS if isinstance(error, source))
-            raise ours(f"{self.name}: {type(error).__name__}") from error
-        except (TypeError, ValueError) as error:
-            raise ProviderBadAnswer(f"{self.name}: an answer that is no completion") from error
+            yield
+        except (TimeoutError, UnfitAnswer, openai.APIConnectionError, httpx2.HTTPError) as error:
+            raise connection_error(self.name, error) from error
+        except openai.APIStatusError as error:
+            said = f"{error.code} {error.type} {error.message}"
+            wait = error.response.headers.get("Retry-After")
+            raise status_error(self.name, error.status_code, said, retry_after=wait, param=error.param) from error
+        except (openai.OpenAIError, ValidationError, TypeError, ValueError) as error:
+            raise ProviderBadAnswer(f"{self.name}: an answer that is none") from error
+
+
+def _usage(usage: _Usage | None) -> Usage | None:
+    return Usage(usage.prompt_tokens, usage.completion_tokens) if usage else None
+
+
+def _info(model: _Model) -> ModelInfo:
+    prices = model.pricing or _Prices()
+    return ModelInfo(
+        model.id,
+        model.created or 0,
+        model.owned_by or "",
+        None if prices.prompt is None else prices.prompt * 1e6,
+        None if prices.completion is None else prices.completion * 1e6,
+    )

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from config import Settings
-from providers.breaker import Breaker, State
+from providers.breaker import Breaker, Rule, State
 from services.interactions import Interaction, Interactions
 from services.leases import Leases
 from services.logs import Log
@@ -47,7 +47,7 @@ class Deliveries:
         self._log = log
         self._free = AT_ONCE
         self.due = asyncio.Event()  # set when a postponed reply's time has come
-        self.breaker = Breaker(BREAKER_FAILURES, BREAKER_SECONDS, self._note_breaker)
+        self.breaker = Breaker(Rule(BREAKER_FAILURES, BREAKER_SECONDS), self._note_breaker)
 
     @property
     def room(self) -> int:
@@ -129,9 +129,7 @@ class Deliveries:
     def _note_breaker(self, state: State) -> None:
         self._metrics.router_breaker.state(state.value)
         if state is State.OPEN:
-            message = (
-                f"the router failed {BREAKER_FAILURES} times in a row; replies wait in PostgreSQL until it answers"
-            )
+            message = "the router keeps failing; replies wait in PostgreSQL until it answers"
             self._log.error("router.away", message, result="ERROR")
         elif state is State.CLOSED:
             self._log.system("router.back", "the router takes replies again", result="SUCCESS")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -25,11 +25,15 @@ _FAILURES = (DatabaseUnavailable, RedisError, ProviderError, DeliveryError, OSEr
 
 @dataclass(frozen=True)
 class Dependency:
-    """`state` is up or down; `latency_ms` is how long the answer, or giving up, took."""
+    """`state` is up or down; `latency_ms` is how long the answer, or giving up, took.
+
+    `breaker`, of a provider: `open` while it is not asked because it kept failing.
+    """
 
     state: str
     latency_ms: float
     detail: str | None = None
+    breaker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class HealthService:
             self._probes["valkey"] = cache.ping
         for provider in ai.providers:
             self._probes.setdefault(provider.name, provider.check)
+        self._ai = ai
         self._last: tuple[float, Health] | None = None
         self._asking = asyncio.Lock()
 
@@ -65,8 +70,11 @@ class HealthService:
         async with self._asking:
             if self._last is None or time.monotonic() - self._last[0] > FRESH_SECONDS:
                 found = await asyncio.gather(*(_probe(probe) for probe in self._probes.values()))
-                health = _judge(dict(zip(self._probes, found, strict=True)))
-                self._last = (time.monotonic(), health)
+                dependencies = dict(zip(self._probes, found, strict=True))
+                for link in self._ai.chain:
+                    name = link.provider.name
+                    dependencies[name] = replace(dependencies[name], breaker=link.breaker.state.value)
+                self._last = (time.monotonic(), _judge(dependencies))
             return self._last[1]
 
     async def ready(self) -> bool:
@@ -86,6 +94,8 @@ async def _probe(probe: Callable[[], Awaitable[None]]) -> Dependency:
 
 
 def _judge(dependencies: dict[str, Dependency]) -> Health:
-    down = {name for name, dependency in dependencies.items() if dependency.state == "down"}
+    down = {
+        name for name, dependency in dependencies.items() if dependency.state == "down" or dependency.breaker == "open"
+    }
     status = "unhealthy" if DATABASE in down else "degraded" if down else "healthy"
     return Health(status, dependencies)

@@ -36,6 +36,9 @@ class Metrics:
         self.router_breaker = Enum(
             "sidecast_router_breaker", "Whether the router is asked.", states=states, registry=registry
         )
+        self.provider_breaker = Enum(
+            "sidecast_provider_breaker", "Whether a provider is asked.", ["provider"], states=states, registry=registry
+        )
         self.in_flight = Gauge("sidecast_interactions_in_flight", "Being answered now.", registry=registry)
 
     def render(self) -> bytes:

@@ -61,18 +61,18 @@ class Prompt:
     def messages(self, *, examples: bool) -> tuple[Message, ...]:
         """The messages to send, oldest first. Examples take the place of the task, which a small model misreads."""
         if not examples:
-            return (Message("system", f"{self.system} {_TASKS[self.kind]}"), *self.turns)
+            return ({"role": "system", "content": f"{self.system} {_TASKS[self.kind]}"}, *self.turns)
         shown = [turn for said, answered in _EXAMPLES[self.kind] for turn in _exchange(said, answered)]
-        return (Message("system", self.system), *shown, *self.turns)
+        return ({"role": "system", "content": self.system}, *shown, *self.turns)
 
 
 def build_prompt(system: str, event: ChatEvent, trigger: Trigger, history: list[Exchange]) -> Prompt:
     past = [turn for item in history for turn in _exchange(f"{event.name}: {item.said}", item.answered)]
-    return Prompt(system, trigger.type, (*past, Message("user", _current(event))))
+    return Prompt(system, trigger.type, (*past, {"role": "user", "content": _current(event)}))
 
 
 def _exchange(said: str, answered: str) -> tuple[Message, Message]:
-    return Message("user", said), Message("assistant", answered)
+    return {"role": "user", "content": said}, {"role": "assistant", "content": answered}
 
 
 def what_was_said(event: ChatEvent) -> str:

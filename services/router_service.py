@@ -61,7 +61,7 @@ class HttpRouter:
         self._signing_key = signing_key(secret) if secret else b""
         key = settings.router_api_key.get_secret_value()
         bearer = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.AsyncClient(headers=bearer, **httpx_options(ROUTER_TIMEOUT))
+        self._client = httpx.AsyncClient(headers=bearer, **httpx_options(ROUTER_TIMEOUT, limited=False))
 
     async def post(self, interaction_id: str, body: dict[str, Any]) -> None:
         """Raises RouterUnavailable or RouterRefused."""

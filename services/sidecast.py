@@ -38,7 +38,7 @@ class Sidecast:
         self.intake_keys = [signing_key(secret.get_secret_value()) for secret in settings.intake_secret]
         self.database = Database(settings.database_url, log)
         self.cache = CacheManager(settings, log)
-        self.ai = AIService(make_providers(settings), self.metrics, log)
+        self.ai = AIService(make_providers(settings), settings, self.metrics, log)
         self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
         self._tasks = tasks = Tasks(log)
         self.interactions = Interactions(self.database, tasks, uuid4(), settings.lease_seconds)

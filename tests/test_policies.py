@@ -45,7 +45,11 @@ def test_every_setting_is_read_somewhere() -> None:
         ("module_port", "99999", "MODULE_PORT: Input should be less than or equal to 65535 (allowed: 1 to 65535)"),
         ("ai_temperature", "2.1", "AI_TEMPERATURE: Input should be less than or equal to 2 (allowed: 0 to 2)"),
         ("ai_max_tokens", "many", "AI_MAX_TOKENS: Input should be a valid integer"),
-        ("ai_provider", "magic", "AI_PROVIDER: Input should be 'embedded', 'ollama' or 'waddleai'"),
+        (
+            "ai_provider",
+            "magic",
+            "AI_PROVIDER: Input should be 'embedded', 'ollama', 'waddleai', 'openai', 'anthropic'",
+        ),
         ("router_api_url", "router:8000", "ROUTER_API_URL: Value error, must start with http:// or https://"),
         ("system_prompt", "x" * 2001, "SYSTEM_PROMPT: String should have at most 2000 characters"),
         ("intake_secret", "whsec_c2VjcmV0,whsec_?", "INTAKE_SECRET: Value error, a secret that begins with whsec_"),

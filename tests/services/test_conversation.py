@@ -23,7 +23,7 @@ class Recorder:
         return getattr(self._provider, name)
 
     async def chat(self, request: ChatRequest) -> ChatReply:
-        self.prompts.append("\n".join(f"{message.role}: {message.content}" for message in request.messages))
+        self.prompts.append("\n".join(f"{message['role']}: {message['content']}" for message in request.messages))
         reply = await self._provider.chat(request)
         self.replies.append(reply.text)
         return reply
@@ -31,8 +31,8 @@ class Recorder:
 
 async def recorded(make_service: MakeService, **settings: Any) -> tuple[Service, Recorder]:
     service = await make_service(**settings)
-    recorder = Recorder(service.sidecast.ai.providers[0])
-    service.sidecast.ai.providers[0] = recorder
+    link = service.sidecast.ai.chain[0]
+    link.provider = recorder = Recorder(link.provider)
     return service, recorder
 
 

@@ -89,7 +89,7 @@ async def test_the_next_provider_answers_when_one_fails(make_service: MakeServic
         )
         body = await service.answered()
         outcome = await service.outcome(body["interaction_id"])
-    assert [request["model"] for request in stub.requests] == ["big"]
+    assert [request["model"] for request in stub.requests] == ["big"] * 3, "a status 503 may heal"
     assert body["response_data"]["fallback"] is False
     assert outcome["provider"] == "embedded"
     assert outcome["model"] == "SmolLM2-135M-Instruct.Q4_1"

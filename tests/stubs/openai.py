@@ -1,4 +1,7 @@
-"""A server with OpenAI's chat completions, as documented at platform.openai.com/docs/api-reference/chat."""
+"""A server with OpenAI's chat completions, as documented at platform.openai.com/docs/api-reference/chat.
+
+What it is told to say as it is, it says at Anthropic's path too.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,12 @@ class StubOpenAI:
         self.delay = delay
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.answer_headers: dict[str, str] = {}
         self.at_once = 0
         self.most_at_once = 0
         self.app = Quart("openai")
         self.app.post("/v1/chat/completions")(self.complete)
+        self.app.post("/v1/messages", endpoint="messages")(self.complete)
         self.app.get("/v1/models")(self.models)
 
     async def complete(self) -> Response:
@@ -35,7 +40,7 @@ class StubOpenAI:
             self.at_once -= 1
         if isinstance(self.answer, tuple):
             status, content_type, body = self.answer
-            return Response(body, status=status, content_type=content_type)
+            return Response(body, status=status, content_type=content_type, headers=self.answer_headers)
         message = {"role": "assistant", "content": self.answer}
         return jsonify(
             {

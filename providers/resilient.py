@@ -1,0 +1,186 @@
+"""A provider that outages cannot hold up: a deadline for the whole call, retries for what may heal, a breaker.
+
+The breaker is around each attempt, so that it counts what the provider did and not what became of the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+from providers.base import (
+    ChatReply,
+    ChatRequest,
+    Chunk,
+    Embeddings,
+    Provider,
+    ProviderError,
+    ProviderRateLimited,
+    ProviderTimeout,
+)
+from providers.breaker import Breaker
+
+ATTEMPTS = 3
+FIRST_WAIT = 0.2
+LONGEST_WAIT = 2.0
+# A provider that asks for a longer wait is passed over instead.
+LONGEST_RETRY_AFTER = 5.0
+RETRIES_PER_CALL = 0.2
+RETRIES_PER_SECOND = 10.0
+
+Result = TypeVar("Result")
+
+
+class BreakerOpen(ProviderError):
+    """The provider failed too often of late and is not asked."""
+
+    reason = "provider_breaker_open"
+
+
+class RetryBudget:
+    """How many retries a provider may get: a fifth of the calls, and ten a second."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._left = RETRIES_PER_SECOND
+        self._at = clock()
+
+    def note_call(self) -> None:
+        self._refill(RETRIES_PER_CALL)
+
+    def take(self) -> bool:
+        """Whether there is a retry left; it is used up."""
+        self._refill(0)
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    def _refill(self, more: float) -> None:
+        now = self._clock()
+        self._left = min(self._left + more + (now - self._at) * RETRIES_PER_SECOND, RETRIES_PER_SECOND)
+        self._at = now
+
+
+class Resilient:
+    """Calls of one provider. `on_attempt` hears of each: its result (`ok` or the reason) and seconds it took."""
+
+    def __init__(
+        self, provider: Provider, breaker: Breaker, on_attempt: Callable[[Provider, str, float], None]
+    ) -> None:
+        self.provider = provider
+        self.breaker = breaker
+        self._budget = RetryBudget()
+        self._on_attempt = on_attempt
+
+    async def chat(self, request: ChatRequest, limit: float) -> ChatReply:
+        """The reply within `limit` seconds, retries included. Raises ProviderError."""
+        return await self._call(lambda: self.provider.chat(request), limit)
+
+    async def embed(self, texts: list[str], model: str, limit: float) -> Embeddings:
+        """As `chat`. Raises ProviderError."""
+        return await self._call(lambda: self.provider.embed(texts, model), limit)
+
+    async def stream(self, request: ChatRequest, limit: float) -> AsyncGenerator[Chunk, None]:
+        """The reply in pieces, all within `limit` seconds; retried until the first has come. Raises ProviderError."""
+        deadline = time.monotonic() + limit
+
+        async def begin() -> tuple[_Attempt, AsyncGenerator[Chunk, None], Chunk]:
+            attempt = self._enter()
+            pieces = self.provider.stream(request)
+            try:
+                return attempt, pieces, await anext(pieces)
+            except BaseException as error:
+                attempt.end(error)
+                raise
+
+        attempt, pieces, piece = await self._retry(begin, limit)
+        try:
+            yield piece
+            while True:
+                # Not around the whole loop: a timeout must not strike while the caller has the turn.
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    piece = await anext(pieces)
+                yield piece
+        except StopAsyncIteration:
+            attempt.end(None)
+        except TimeoutError as error:
+            late = ProviderTimeout(f"{self.provider.name}: the stream did not end within {limit:g} s")
+            attempt.end(late)
+            raise late from error
+        except BaseException as error:
+            attempt.end(error)
+            raise
+        finally:
+            await pieces.aclose()
+
+    async def _call(self, call: Callable[[], Awaitable[Result]], limit: float) -> Result:
+        async def attempt() -> Result:
+            trying = self._enter()
+            try:
+                result = await call()
+            except BaseException as error:
+                trying.end(error)
+                raise
+            trying.end(None)
+            return result
+
+        return await self._retry(attempt, limit)
+
+    async def _retry(self, attempt: Callable[[], Awaitable[Result]], limit: float) -> Result:
+        self._budget.note_call()
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(self._may_retry), wait=_wait, stop=stop_after_attempt(ATTEMPTS), reraise=True
+        )
+        try:
+            async with asyncio.timeout(max(limit, 0)):
+                return await retrying(attempt)
+        except TimeoutError as error:
+            raise ProviderTimeout(f"{self.provider.name} gave no answer within {limit:.1f} s") from error
+
+    def _may_retry(self, error: BaseException) -> bool:
+        if not isinstance(error, ProviderError) or not error.heals:
+            return False
+        if isinstance(error, ProviderRateLimited) and error.retry_after > LONGEST_RETRY_AFTER:
+            return False
+        return self._budget.take()
+
+    def _enter(self) -> _Attempt:
+        """Raises BreakerOpen."""
+        ticket = self.breaker.enter()
+        if ticket is None:
+            raise BreakerOpen(
+                f"{self.provider.name} failed too often; it is asked again in {self.breaker.seconds_left:.0f} s"
+            )
+        return _Attempt(self, ticket)
+
+    def note(self, ticket: int, error: BaseException | None, seconds: float) -> None:
+        """How an attempt ended."""
+        ok = error is None or (error.counts if isinstance(error, ProviderError) else None)
+        self.breaker.leave(ticket, ok)
+        result = "ok" if error is None else error.reason if isinstance(error, ProviderError) else "cancelled"
+        self._on_attempt(self.provider, result, seconds)
+
+
+class _Attempt:
+    """One call of a provider, from the breaker's ticket to its end."""
+
+    def __init__(self, owner: Resilient, ticket: int) -> None:
+        self._owner = owner
+        self._ticket = ticket
+        self._began = time.monotonic()
+
+    def end(self, error: BaseException | None) -> None:
+        self._owner.note(self._ticket, error, time.monotonic() - self._began)
+
+
+def _wait(state: RetryCallState) -> float:
+    """Full jitter, growing; at least what the provider asks for."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, ProviderRateLimited) else 0.0
+    return asked + random.uniform(0, min(FIRST_WAIT * 2**state.attempt_number, LONGEST_WAIT))  # noqa: S311 - not a secret
