@@ -20,7 +20,7 @@ from quart import Quart, Response
 from quart.json.provider import DefaultJSONProvider
 
 from config import ConfigError, Settings, load_running_settings, load_settings
-from routes import dev, health, interactions
+from routes import dev, health, interactions, openai
 from routes.connection import App
 from routes.errors import register_error_handlers
 from services.database import DatabaseUnavailable, MigrationError
@@ -50,7 +50,7 @@ def create_app(settings: Settings | None = None) -> Quart:
     log = open_log(settings)
     services = Sidecast(settings, log)
     app.extensions["sidecast"] = services
-    for blueprint in (interactions.blueprint, health.blueprint, dev.blueprint):
+    for blueprint in (interactions.blueprint, openai.blueprint, health.blueprint, dev.blueprint):
         app.register_blueprint(blueprint)
     register_error_handlers(app, log)
     return app

@@ -25,6 +25,7 @@ PROBE_TIMEOUT = 1.5
 BODY_TIMEOUT = 10
 MAX_EVENT_BYTES = 64 * 1024
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+MAX_COMPLETION_BYTES = 1024 * 1024
 
 # In DATA_DIR while the embedded parts run: their addresses and keys.
 RUNNING = "running.json"

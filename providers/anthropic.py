@@ -99,8 +99,9 @@ class Anthropic:
         )
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Raises ProviderError."""

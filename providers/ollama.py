@@ -78,8 +78,9 @@ class Ollama:
         )
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()  # type: ignore[no-untyped-call]
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()  # type: ignore[no-untyped-call]
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Raises ProviderError."""

@@ -13,13 +13,15 @@ import contextlib
 import os
 import re
 from collections.abc import Generator
+from types import EllipsisType
 from typing import Any
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
-from quart import Quart, Request
+from quart import Quart, Request, Response
 from quart.asgi import ASGIHTTPConnection
 from quart.routing import QuartMap
-from quart.utils import encode_headers
+from quart.typing import ResponseTypes
+from quart.utils import cancel_tasks, encode_headers
 from quart.wrappers.base import BaseRequestWebsocket
 from quart.wrappers.request import Body
 from quart.wrappers.response import DataBody
@@ -27,9 +29,14 @@ from structlog.contextvars import bind_contextvars
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.routing import MapAdapter
 
-from config import MAX_BATCH_BYTES, MAX_EVENT_BYTES
+from config import MAX_BATCH_BYTES, MAX_COMPLETION_BYTES, MAX_EVENT_BYTES
 
 BATCH_PATH = "/api/v1/ai/interaction/batch"
+SIZES = {
+    BATCH_PATH: MAX_BATCH_BYTES,
+    "/api/v1/ai/chat/completions": MAX_COMPLETION_BYTES,
+    "/api/v1/ai/embeddings": MAX_COMPLETION_BYTES,
+}
 UNREAD_SECONDS = 1.0
 AT_ONCE_BYTES = 16_384  # what a socket takes without waiting for a slow reader
 _GIVEN_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -70,13 +77,13 @@ class PulledBody(Body):
 
 
 class SizedRequest(Request):
-    """A request whose body may be 64 KiB, and a batch's 4 MiB."""
+    """A request whose body may be 64 KiB, or what `SIZES` says of its path."""
 
     body_class = PulledBody
     body: PulledBody
 
     def __init__(self, method: str, scheme: str, path: str, *arguments: Any, **options: Any) -> None:
-        options["max_content_length"] = MAX_BATCH_BYTES if path == BATCH_PATH else MAX_EVENT_BYTES
+        options["max_content_length"] = SIZES.get(path, MAX_EVENT_BYTES)
         super().__init__(method, scheme, path, *arguments, **options)
         # Headers by their names in lower case, of several with one name the last: one pass over what the server gave
         # is cheaper than a look-up in Quart's headers, which searches them all.
@@ -121,10 +128,30 @@ class Connection(ASGIHTTPConnection):
             await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
             await send({"type": "http.response.body", "body": response.response.data, "more_body": False})
         else:
-            async with asyncio.timeout(self.app.config["RESPONSE_TIMEOUT"]):
-                await self._send_response(send, response)
+            await self._send_while_heard(receive, send, response)
         if not body.complete:
             await _let_go(body)
+
+    async def _send_while_heard(
+        self, receive: ASGIReceiveCallable, send: ASGISendCallable, response: ResponseTypes
+    ) -> None:
+        """Send a long answer, until it is sent, the caller goes away, or its time is over."""
+        own = response.timeout if isinstance(response, Response) else Ellipsis
+        limit: float | None = self.app.config["RESPONSE_TIMEOUT"] if isinstance(own, EllipsisType) else own
+        sending = asyncio.ensure_future(self._send_response(send, response))
+        gone = asyncio.ensure_future(_hung_up(receive))
+        try:
+            await asyncio.wait((sending, gone), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_tasks({task for task in (sending, gone) if not task.done()})
+        if sending.done() and not sending.cancelled():
+            sending.result()
+
+
+async def _hung_up(receive: ASGIReceiveCallable) -> None:
+    """Return when the caller goes away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _let_go(body: PulledBody) -> None:

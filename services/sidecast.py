@@ -11,6 +11,7 @@ from services.cache_manager import CacheManager
 from services.communities import Communities
 from services.database import Database
 from services.deliveries import Deliveries
+from services.gateway import Gateway
 from services.health import HealthService
 from services.intake import Intake
 from services.interactions import Interactions
@@ -42,6 +43,7 @@ class Sidecast:
         self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
         self._tasks = tasks = Tasks(log)
         self.interactions = Interactions(self.database, tasks, uuid4(), settings.lease_seconds)
+        self.gateway = Gateway(self.ai, tasks, log)
         self._renewing = Tasks(log)  # apart, since leases are renewed while the rest is drained
         self._leases = Leases(self.interactions, settings.lease_seconds, log)
         deliveries = Deliveries(settings, self.interactions, self._leases, self.router, self.metrics, log)

@@ -73,6 +73,10 @@ WHERE: dict[str, Callable[[str], dict[str, Any]]] = {
     ),
 }
 HERE = tuple(WHERE)
+# Read before the tests' settings are cleared of what the machine has.
+OWN_OLLAMA = {
+    name.lower(): os.environ[name] for name in ("OLLAMA_HOST", "OLLAMA_PORT", "OLLAMA_MODEL") if name in os.environ
+}
 OPENAI = ("embedded", "waddleai", "openai", "custom")
 
 
@@ -104,8 +108,8 @@ async def said(provider: Provider, request: ChatRequest) -> tuple[str, list[Chun
 async def real(request: pytest.FixtureRequest, parts: dict[str, str]) -> AsyncIterator[Provider]:
     """Each adapter, open, on a server that works: llama.cpp, and for Ollama one at OLLAMA_HOST or else the stub."""
     name, key = request.param, parts["EMBEDDED_MODEL_KEY"]
-    if name == "ollama" and "OLLAMA_HOST" in os.environ:
-        async with opened(make_provider(name, "", load_settings())) as provider:
+    if name == "ollama" and OWN_OLLAMA:
+        async with opened(make_provider(name, "", load_settings(**OWN_OLLAMA))) as provider:
             yield provider
     elif name == "ollama":
         async with running(StubOllama().app) as url, opened(at(name, url)) as provider:
