@@ -54,7 +54,22 @@ class Stub(asyncio.Protocol):
             self._answer({"object": "list", "data": []})
         else:
             Stub.answers += 1
-            asyncio.get_running_loop().call_later(self.delay, self._answer, completion(Stub.answers))
+            answer = self._stream if b'"stream":true' in body.replace(b" ", b"") else self._answer
+            asyncio.get_running_loop().call_later(self.delay, answer, completion(Stub.answers))
+
+    def _stream(self, body: dict[str, Any]) -> None:
+        """The completion word by word, as server-sent events, each a piece of its own."""
+        words = body["choices"][0]["message"]["content"].split(" ")
+        base = {"id": body["id"], "object": "chat.completion.chunk", "created": body["created"], "model": "stub"}
+        deltas: list[dict[str, Any]] = [
+            {"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None} for word in words
+        ]
+        deltas.append({"index": 0, "delta": {}, "finish_reason": "stop"})
+        events = [f"data: {json.dumps(base | {'choices': [delta]})}\n\n" for delta in deltas] + ["data: [DONE]\n\n"]
+        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunks = "".join(f"{len(event):x}\r\n{event}\r\n" for event in events)
+        if not self._transport.is_closing():
+            self._transport.write(f"{head}{chunks}0\r\n\r\n".encode())
 
     def _answer(self, body: Any) -> None:
         content = json.dumps(body).encode()

@@ -54,8 +54,11 @@ PARAMETERS = frozenset(
         "user",
     }
 )
-# The SDK would send what OPENAI_ORG_ID and OPENAI_PROJECT_ID hold to any server.
-_NOT_OURS: dict[str, Any] = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
+# The SDK would send what OPENAI_ORG_ID and OPENAI_PROJECT_ID hold, and what machine this is, to any server.
+_MACHINE = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+_NOT_OURS: dict[str, Any] = {
+    name: openai.Omit() for name in ("OpenAI-Organization", "OpenAI-Project", *(f"X-Stainless-{x}" for x in _MACHINE))
+}
 
 
 class _Usage(BaseModel):
@@ -173,7 +176,7 @@ class OpenAICompatible:
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Raises ProviderError."""
-        answer = await self._ask("/chat/completions", self._body(request), self.timeout)
+        answer = await self._ask(f"{self._base_url}/chat/completions", self._body(request), self.timeout)
         with self._errors():
             completion = _Completion.model_validate_json(answer)
         choices = [choice.model_dump(exclude_unset=True) for choice in completion.choices]
@@ -185,7 +188,7 @@ class OpenAICompatible:
         with self._errors():
             async with asyncio.timeout(self.timeout):
                 answer: httpx2.Response = await self._open_client.post(
-                    "/chat/completions",
+                    f"{self._base_url}/chat/completions",
                     body=body,
                     cast_to=httpx2.Response,
                     stream=True,
@@ -203,7 +206,7 @@ class OpenAICompatible:
     async def embed(self, texts: Sequence[str], model: str) -> Embeddings:
         """Raises ProviderError."""
         body = {"input": list(texts), "model": model, "encoding_format": "float"}
-        answer = await self._ask("/embeddings", body, self.timeout)
+        answer = await self._ask(f"{self._base_url}/embeddings", body, self.timeout)
         with self._errors():
             made = _Vectors.model_validate_json(answer)
         if len(made.data) != len(texts):
@@ -212,7 +215,7 @@ class OpenAICompatible:
 
     async def models(self) -> list[ModelInfo]:
         """Raises ProviderError."""
-        answer = await self._ask("/models", None, PROBE_TIMEOUT)
+        answer = await self._ask(f"{self._base_url}/models", None, PROBE_TIMEOUT)
         with self._errors():
             listed = _Models.model_validate_json(answer).data
         return [_info(model) for model in listed]
@@ -226,8 +229,8 @@ class OpenAICompatible:
         if not self._tokenizer_path:
             return None
         # Beside /v1, as llama.cpp has it.
-        path = self._base_url.removesuffix("/v1") + self._tokenizer_path
-        answer = await self._ask(path, {"content": text}, PROBE_TIMEOUT)
+        url = self._base_url.removesuffix("/v1") + self._tokenizer_path
+        answer = await self._ask(url, {"content": text}, PROBE_TIMEOUT)
         with self._errors():
             return len(_Tokens.model_validate_json(answer).tokens)
 
@@ -237,14 +240,15 @@ class OpenAICompatible:
             raise ProviderUnreachable(f"{self.name} is not open")
         return self._client
 
-    async def _ask(self, path: str, body: dict[str, Any] | None, limit: float) -> bytes:
+    async def _ask(self, url: str, body: dict[str, Any] | None, limit: float) -> bytes:
         """The body of the answer to a POST, or to a GET without a body, within `limit` seconds."""
+        # Whole URLs, since the SDK and its client would each put the parts together again.
         with self._errors():
             async with asyncio.timeout(limit):
                 if body is None:
-                    answer = await self._open_client.get(path, cast_to=httpx2.Response)
+                    answer = await self._open_client.get(url, cast_to=httpx2.Response)
                 else:
-                    answer = await self._open_client.post(path, body=body, cast_to=httpx2.Response)
+                    answer = await self._open_client.post(url, body=body, cast_to=httpx2.Response)
                 return answer.content
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:

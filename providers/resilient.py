@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
 from providers.base import (
     ChatReply,
@@ -19,6 +19,7 @@ from providers.base import (
     Chunk,
     Embeddings,
     Provider,
+    ProviderBadAnswer,
     ProviderError,
     ProviderRateLimited,
     ProviderTimeout,
@@ -94,10 +95,13 @@ class Resilient:
             attempt = self._enter()
             pieces = self.provider.stream(request)
             try:
-                return attempt, pieces, await anext(pieces)
+                first = await anext(pieces, None)
+                if first is None:
+                    raise ProviderBadAnswer(f"{self.provider.name}: a stream of nothing")
             except BaseException as error:
                 attempt.end(error)
                 raise
+            return attempt, pieces, first
 
         attempt, pieces, piece = await self._retry(begin, limit)
         try:
@@ -134,14 +138,27 @@ class Resilient:
 
     async def _retry(self, attempt: Callable[[], Awaitable[Result]], limit: float) -> Result:
         self._budget.note_call()
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(self._may_retry), wait=_wait, stop=stop_after_attempt(ATTEMPTS), reraise=True
-        )
         try:
             async with asyncio.timeout(max(limit, 0)):
-                return await retrying(attempt)
+                try:
+                    return await attempt()
+                except ProviderError as error:
+                    if not self._may_retry(error):
+                        raise
+                    await asyncio.sleep(_wait(error, 1))
+                return await self._try_again(attempt)
         except TimeoutError as error:
             raise ProviderTimeout(f"{self.provider.name} gave no answer within {limit:.1f} s") from error
+
+    async def _try_again(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """The tries after the first, which most calls do not need and which cost more than the first itself."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(self._may_retry),
+            wait=lambda state: _wait(state.outcome.exception() if state.outcome else None, state.attempt_number + 1),
+            stop=stop_after_attempt(ATTEMPTS - 1),
+            reraise=True,
+        )
+        return await retrying(attempt)
 
     def _may_retry(self, error: BaseException) -> bool:
         if not isinstance(error, ProviderError) or not error.heals:
@@ -179,8 +196,7 @@ class _Attempt:
         self._owner.note(self._ticket, error, time.monotonic() - self._began)
 
 
-def _wait(state: RetryCallState) -> float:
-    """Full jitter, growing; at least what the provider asks for."""
-    error = state.outcome.exception() if state.outcome else None
+def _wait(error: BaseException | None, attempt: int) -> float:
+    """Seconds until the next try: full jitter, growing; at least what the provider asks for."""
     asked = error.retry_after if isinstance(error, ProviderRateLimited) else 0.0
-    return asked + random.uniform(0, min(FIRST_WAIT * 2**state.attempt_number, LONGEST_WAIT))  # noqa: S311 - not a secret
+    return asked + random.uniform(0, min(FIRST_WAIT * 2**attempt, LONGEST_WAIT))  # noqa: S311 - not a secret

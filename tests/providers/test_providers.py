@@ -443,6 +443,7 @@ async def test_no_key_of_the_environment_reaches_a_server(monkeypatch: pytest.Mo
             await provider.chat(question(provider))
             await provider.close()
         assert "secret-of-the-environment" not in str(stub.headers)
+        assert "x-stainless-os" not in str(stub.headers), "nor what machine this is"
 
 
 async def test_waddleai_takes_its_address_with_or_without_v1() -> None:

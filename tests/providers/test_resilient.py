@@ -162,6 +162,13 @@ async def test_a_stream_is_tried_again_until_its_first_piece_and_no_later() -> N
     assert results == {"provider_bad_answer": 1}
 
 
+async def test_a_stream_of_nothing_is_a_bad_answer() -> None:
+    link, results = around(Scripted([]))
+    with pytest.raises(ProviderBadAnswer):
+        await anext(link.stream(REQUEST, 10))
+    assert results == {"provider_bad_answer": 3}
+
+
 async def test_a_stream_that_stalls_ends_at_the_deadline() -> None:
     link, results = around(Scripted(["a", "hang"]))
     stream = link.stream(REQUEST, 0.2)

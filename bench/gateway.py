@@ -1,0 +1,108 @@
+"""What `/chat/completions` costs before a model that answers at once, next to an endpoint that does nothing.
+
+    python -m bench.gateway
+
+Requests a second on one core with 32 connections, and the time that the service adds with one: the time through it
+less that of asking the stub itself. The same for a stream's first event. Medians of several rounds; the service has
+the first core, everything else the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+
+import uvloop
+from tqdm import tqdm
+
+from bench.load import for_seconds, hammer, post
+from bench.rig import KEY, Rig, rig
+
+PATH = "/api/v1/ai/chat/completions"
+CONNECTIONS = 32
+SINGLES = 300
+
+
+def request(path: str, *, stream: bool = False) -> bytes:
+    messages = [{"role": "user", "content": "Hello, what is this?"}]
+    return post(path, {"model": "auto", "messages": messages, "stream": stream}, KEY)
+
+
+async def rate(port: int, raw: bytes, seconds: float) -> float:
+    """Requests a second."""
+    await hammer(port, for_seconds(1, lambda _: raw), CONNECTIONS)
+    load = await hammer(port, for_seconds(seconds, lambda _: raw), CONNECTIONS)
+    if set(load.statuses) != {200}:
+        raise SystemExit(f"not all were answered: {dict(load.statuses)}")
+    return load.rate
+
+
+async def whole(port: int, raw: bytes) -> float:
+    """The median of milliseconds from a request to the end of its answer, one after the other."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    times = []
+    for _ in range(SINGLES):
+        began = time.perf_counter()
+        writer.write(raw)
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+        times.append((time.perf_counter() - began) * 1000)
+    writer.close()
+    return statistics.median(times)
+
+
+async def first_event(port: int, raw: bytes) -> float:
+    """The median of milliseconds to a stream's first event; its rest is read too."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    times = []
+    for _ in range(SINGLES):
+        began = time.perf_counter()
+        writer.write(raw)
+        await reader.readuntil(b"data: ")
+        times.append((time.perf_counter() - began) * 1000)
+        await reader.readuntil(b"[DONE]\n\n\r\n0\r\n\r\n")
+    writer.close()
+    return statistics.median(times)
+
+
+async def run(made: Rig, seconds: float, rounds: int) -> str:
+    made.keep_off(0)
+    noop, stub = made.noop(core=0), made.stub(0)
+    port = made.service(stub, core=0)
+    own, through = request("/v1/chat/completions"), request(PATH)
+    own_stream, through_stream = request("/v1/chat/completions", stream=True), request(PATH, stream=True)
+    nothing = post("/noop", {"a": 1}, KEY)
+    taken: dict[str, list[float]] = {name: [] for name in ("rate", "no-op", "whole", "first")}
+    for _ in tqdm(range(rounds), desc="rounds"):
+        taken["no-op"].append(await rate(noop, nothing, seconds))
+        taken["rate"].append(await rate(port, through, seconds))
+        taken["whole"].append(await whole(port, through) - await whole(stub, own))
+        taken["first"].append(await first_event(port, through_stream) - await first_event(stub, own_stream))
+    ratio = statistics.median(one / idle for one, idle in zip(taken["rate"], taken["no-op"], strict=True))
+    median = {name: statistics.median(values) for name, values in taken.items()}
+    return "\n".join(
+        [
+            "| what | value |",
+            "|---|---|",
+            f"| completions/s | {median['rate']:.0f} |",
+            f"| no-op/s | {median['no-op']:.0f} |",
+            f"| ratio | {ratio:.2f} |",
+            f"| added to a completion, one connection, ms | {median['whole']:.2f} |",
+            f"| added to a stream's first event, one connection, ms | {median['first']:.2f} |",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.gateway", description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--seconds", type=float, default=5, help="seconds of each rate (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the median counts (%(default)s)")
+    arguments = parser.parse_args()
+    with rig() as made:
+        print(uvloop.run(run(made, arguments.seconds, arguments.rounds)))
+
+
+if __name__ == "__main__":
+    main()
