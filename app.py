@@ -19,8 +19,8 @@ from hypercorn.config import Config
 from quart import Quart, Response
 from quart.json.provider import DefaultJSONProvider
 
-from config import ConfigError, Settings, load_running_settings, load_settings
-from routes import dev, health, interactions, openai
+from config import MAX_COMPLETION_BYTES, ConfigError, Settings, load_running_settings, load_settings
+from routes import dev, health, interactions, openai, stream
 from routes.connection import App
 from routes.errors import register_error_handlers
 from services.database import DatabaseUnavailable, MigrationError
@@ -50,7 +50,7 @@ def create_app(settings: Settings | None = None) -> Quart:
     log = open_log(settings)
     services = Sidecast(settings, log)
     app.extensions["sidecast"] = services
-    for blueprint in (interactions.blueprint, openai.blueprint, health.blueprint, dev.blueprint):
+    for blueprint in (interactions.blueprint, openai.blueprint, stream.blueprint, health.blueprint, dev.blueprint):
         app.register_blueprint(blueprint)
     register_error_handlers(app, log)
     return app
@@ -65,6 +65,7 @@ def server_config(settings: Settings) -> Config:
     config.keep_alive_timeout = 75
     config.keep_alive_max_requests = 1_000_000
     config.graceful_timeout = 2
+    config.websocket_max_message_size = MAX_COMPLETION_BYTES
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     return config

@@ -29,12 +29,15 @@ def success(data: dict[str, Any]) -> dict[str, Any]:
     return {"success": True, "data": data}
 
 
-def require(*roles: str) -> Principal:
-    """The caller, who is an admin or has one of `roles`. Raises APIError 401 or 403."""
-    principal = sidecast().keys.find(_presented_key(headers()))
+def require(role: str, given: dict[str, str] | None = None) -> Principal:
+    """The caller, who is an admin or has `role`. Raises APIError 401 or 403.
+
+    `given` are the headers where there is no request, by their names in lower case.
+    """
+    principal = sidecast().keys.find(_presented_key(headers() if given is None else given))
     if principal is None:
         raise APIError(401, "UNAUTHORIZED", "A valid key is needed: Authorization: Bearer <key>.")
-    if not principal.may(*roles):
+    if not principal.may(role):
         raise APIError(403, "FORBIDDEN", "This key may not do this.")
     return principal
 

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from quart import Blueprint, Response, request
 
 from providers.base import (
-    Chunk,
     ProviderBadRequest,
     ProviderContentRefused,
     ProviderContextTooLong,
@@ -35,7 +34,6 @@ MAX_MESSAGES = 50
 MAX_TEXTS = 256
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-_TYPES = {400: "invalid_request_error", 401: "invalid_request_error", 403: "invalid_request_error"}
 _CODES: dict[type[ProviderError], str] = {
     ProviderContextTooLong: "context_length_exceeded",
     ProviderContentRefused: "content_filter",
@@ -68,7 +66,9 @@ class _StreamOptions(_Strict):
     include_usage: bool = False
 
 
-class _Chat(_Strict):
+class ChatBody(_Strict):
+    """A request for a chat completion, as far as any provider here takes it."""
+
     messages: Annotated[list[_Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     model: Name = AUTO
     stream: bool | None = None
@@ -106,20 +106,17 @@ class _Embedding(_Strict):
 async def post_completion() -> Response:
     """A chat completion, whole or as a stream of server-sent events."""
     require(SERVICE)
-    asked = await read_body(_Chat)
-    completion = Completion([_message(message) for message in asked.messages], asked.model, _parameters(asked))
-    made = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time())}
+    asked = await read_body(ChatBody)
     if asked.stream:
-        pieces = sidecast().gateway.stream(completion)
-        first = await anext(pieces)  # an outage up to here is an error's status, not a broken stream
-        usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        answer = Response(_events(made, first, pieces, usage), content_type="text/event-stream; charset=utf-8")
+        bodies = chunk_bodies(asked)
+        first = await anext(bodies)  # an outage up to here is an error's status, not a broken stream
+        answer = Response(_events(first, bodies), content_type="text/event-stream; charset=utf-8")
         answer.headers["Cache-Control"] = "no-cache"
         answer.timeout = None
         return answer
-    reply = await sidecast().gateway.complete(completion)
+    reply = await sidecast().gateway.complete(_completion(asked))
     choices = [_choice(number, dict(choice)) for number, choice in enumerate(reply.choices)]
-    body = made | {"object": "chat.completion", "model": reply.model, "choices": choices, "usage": _usage(reply.usage)}
+    body = _made("chat.completion") | {"model": reply.model, "choices": choices, "usage": _usage(reply.usage)}
     return _answer(body)
 
 
@@ -157,43 +154,41 @@ async def get_model(name: str) -> Response:
 
 
 @blueprint.errorhandler(APIError)
-async def api_error(error: APIError) -> Response:
-    [detail, *_] = error.details or [{"field": "", "problem": ""}]
-    message = f"{error.message} {detail['field']}: {detail['problem']}" if detail["field"] else error.message
-    code = "invalid_api_key" if error.status == 401 else None
-    return _refuse(error.status, message, detail["field"].split(".")[0] or None, code)
-
-
 @blueprint.errorhandler(UnknownModel)
-async def unknown_model(error: UnknownModel) -> Response:
-    return _refuse(404, f"The model '{error}' does not exist here.", "model", "model_not_found")
-
-
 @blueprint.errorhandler(ProviderError)
-async def provider_error(error: ProviderError) -> Response:
-    if isinstance(error, ProviderBadRequest):
-        message = f"The model's provider does not take this request ({error.reason})."
-        return _refuse(400, message, error.param, _CODES.get(type(error)))
-    if isinstance(error, ProviderRateLimited):
-        answer = _refuse(429, "The model's provider asks to wait.", None, "rate_limit_exceeded")
-        answer.headers["Retry-After"] = str(math.ceil(min(error.retry_after, 3600)) or 1)
-        return answer
-    status = 504 if isinstance(error, ProviderTimeout) else 503
-    return _refuse(status, f"No model answered ({error.reason}).", None, error.reason)
-
-
-def _refuse(status: int, message: str, param: str | None, code: str | None) -> Response:
-    kind = _TYPES.get(status, "rate_limit_error" if status == 429 else "server_error" if status >= 500 else "")
-    answer = _answer({"error": _error(message, kind or "invalid_request_error", param, code)})
+async def refuse(error: APIError | UnknownModel | ProviderError) -> Response:
+    """Every error of these routes in OpenAI's shape."""
+    status, body = describe(error)
+    answer = _answer({"error": body})
     answer.status_code = status
     if status == 401:
         answer.headers["WWW-Authenticate"] = "Bearer"
-    if status == 503:
-        answer.headers["Retry-After"] = RETRY_SECONDS
+    if status in {429, 503}:
+        wait = error.retry_after if isinstance(error, ProviderRateLimited) else 0
+        answer.headers["Retry-After"] = str(math.ceil(min(wait, 3600))) if wait else RETRY_SECONDS
     return answer
 
 
-def _error(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
+def describe(error: APIError | UnknownModel | ProviderError) -> tuple[int, dict[str, Any]]:
+    """The status of an error, and OpenAI's body for it."""
+    if isinstance(error, APIError):
+        [detail, *_] = error.details or [{"field": "", "problem": ""}]
+        message = f"{error.message} {detail['field']}: {detail['problem']}" if detail["field"] else error.message
+        code = "invalid_api_key" if error.status == 401 else None
+        return error.status, _error(error.status, message, detail["field"].split(".")[0] or None, code)
+    if isinstance(error, UnknownModel):
+        return 404, _error(404, f"The model '{error}' does not exist here.", "model", "model_not_found")
+    if isinstance(error, ProviderBadRequest):
+        message = f"The model's provider does not take this request ({error.reason})."
+        return 400, _error(400, message, error.param, _CODES.get(type(error)))
+    if isinstance(error, ProviderRateLimited):
+        return 429, _error(429, "The model's provider asks to wait.", None, "rate_limit_exceeded")
+    status = 504 if isinstance(error, ProviderTimeout) else 503
+    return status, _error(status, f"No model answered ({error.reason}).", None, error.reason)
+
+
+def _error(status: int, message: str, param: str | None, code: str | None) -> dict[str, Any]:
+    kind = "rate_limit_error" if status == 429 else "server_error" if status >= 500 else "invalid_request_error"
     return {"message": message, "type": kind, "param": param, "code": code}
 
 
@@ -207,7 +202,15 @@ def _message(message: _Message) -> dict[str, Any]:
     return fields | {"role": "system"} if message.role == "developer" else fields
 
 
-def _parameters(asked: _Chat) -> dict[str, Any]:
+def _completion(asked: ChatBody) -> Completion:
+    return Completion([_message(message) for message in asked.messages], asked.model, _parameters(asked))
+
+
+def _made(kind: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{uuid4().hex}", "object": kind, "created": int(time.time())}
+
+
+def _parameters(asked: ChatBody) -> dict[str, Any]:
     """What the client gave, by the names that providers take."""
     given = asked.model_dump(exclude_none=True, exclude={"messages", "model", "stream", "stream_options"})
     if "max_completion_tokens" in given:
@@ -230,34 +233,34 @@ def _usage(usage: Usage) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-async def _events(
-    made: dict[str, Any], first: Chunk, pieces: AsyncGenerator[Chunk, None], include_usage: bool
-) -> AsyncIterator[bytes]:
-    """The stream as OpenAI frames it: chunks, the usage if it was asked for, `[DONE]`; or an error, and no `[DONE]`."""
-    usage: Usage | None = None
-    base = made | {"object": "chat.completion.chunk"}
-    if include_usage:
-        base["usage"] = None
-    model = first.model
-
-    def frame(chunk: Chunk) -> bytes:
-        return _frame(base | {"model": chunk.model, "choices": chunk.choices})
-
+async def chunk_bodies(asked: ChatBody) -> AsyncGenerator[dict[str, Any], None]:
+    """The reply in OpenAI's chunks, the usage last if it was asked for. Raises UnknownModel, ProviderError."""
+    pieces = sidecast().gateway.stream(_completion(asked))
+    include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+    base = _made("chat.completion.chunk") | ({"usage": None} if include_usage else {})
+    usage, model = Usage(), asked.model
     try:
-        if first.choices:
-            yield frame(first)
         async for chunk in pieces:
-            usage = chunk.usage or usage
-            model = chunk.model
+            usage, model = chunk.usage or usage, chunk.model
             if chunk.choices:
-                yield frame(chunk)
-    except ProviderError as error:
-        yield _frame({"error": _error(f"The model broke off ({error.reason}).", "server_error", None, error.reason)})
-        return
+                yield base | {"model": model, "choices": chunk.choices}
     finally:
         await pieces.aclose()
     if include_usage:
-        yield _frame(base | {"model": model, "choices": [], "usage": _usage(usage or Usage())})
+        yield base | {"model": model, "choices": [], "usage": _usage(usage)}
+
+
+async def _events(first: dict[str, Any], bodies: AsyncGenerator[dict[str, Any], None]) -> AsyncIterator[bytes]:
+    """The chunks as OpenAI frames them, then `[DONE]`; or an error, and no `[DONE]`."""
+    try:
+        yield _frame(first)
+        async for body in bodies:
+            yield _frame(body)
+    except ProviderError as error:
+        yield _frame({"error": describe(error)[1]})
+        return
+    finally:
+        await bodies.aclose()
     yield b"data: [DONE]\n\n"
 
 
