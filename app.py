@@ -20,7 +20,7 @@ from quart import Quart, Response
 from quart.json.provider import DefaultJSONProvider
 
 from config import MAX_COMPLETION_BYTES, ConfigError, Settings, load_running_settings, load_settings
-from routes import dev, health, interactions, openai, stream
+from routes import dev, health, interactions, openai, stream, usage
 from routes.connection import App
 from routes.errors import register_error_handlers
 from services.database import DatabaseUnavailable, MigrationError
@@ -50,8 +50,8 @@ def create_app(settings: Settings | None = None) -> Quart:
     log = open_log(settings)
     services = Sidecast(settings, log)
     app.extensions["sidecast"] = services
-    for blueprint in (interactions.blueprint, openai.blueprint, stream.blueprint, health.blueprint, dev.blueprint):
-        app.register_blueprint(blueprint)
+    for room in (interactions, openai, stream, usage, health, dev):
+        app.register_blueprint(room.blueprint)
     register_error_handlers(app, log)
     return app
 

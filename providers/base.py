@@ -13,6 +13,8 @@ ProviderError
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -92,6 +94,11 @@ class ChatRequest:
     messages: Sequence[Message]
     model: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def fingerprint(self) -> bytes:
+        """Equal for equal requests alone."""
+        text = json.dumps([list(self.messages), self.model, dict(self.parameters)], sort_keys=True)
+        return hashlib.sha256(text.encode()).digest()
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from config import Settings
-from providers.base import ChatRequest, Provider, ProviderError
+from providers.base import ChatReply, ChatRequest, Message, Provider, ProviderBadRequest, ProviderError, ProviderTimeout
 from providers.breaker import Breaker, Rule, State
 from providers.catalog import make_provider
 from providers.resilient import BreakerOpen, Resilient
+from services.ledger import NOBODY, Account, Call, Ledger
 from services.logs import Log
 from services.metrics import Metrics
 from services.prompts import Prompt
+
+_FlightKey = tuple[int, UUID | None, bytes]
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,11 @@ class AIService:
     Those that ask the same server with the same key share a breaker.
     """
 
-    def __init__(self, providers: list[Provider], settings: Settings, metrics: Metrics, log: Log) -> None:
+    def __init__(
+        self, providers: list[Provider], settings: Settings, ledger: Ledger, metrics: Metrics, log: Log
+    ) -> None:
+        self.ledger = ledger
+        self._flights: dict[_FlightKey, asyncio.Future[ChatReply]] = {}
         self._rule = Rule(settings.breaker_failures, settings.breaker_open_seconds)
         self._metrics = metrics
         self._log = log
@@ -60,7 +70,7 @@ class AIService:
     async def close(self) -> None:
         await asyncio.gather(*(provider.close() for provider in self.providers))
 
-    async def answer(self, prompt: Prompt, seconds: float) -> Answer:
+    async def answer(self, prompt: Prompt, seconds: float, account: Account) -> Answer:
         """The first provider's answer within `seconds` over all of them. Raises NoAnswer."""
         deadline = time.monotonic() + seconds
         failures: list[str] = []
@@ -68,17 +78,70 @@ class AIService:
             provider = link.provider
             parameters = {"temperature": provider.temperature, "max_tokens": provider.max_tokens}
             messages = prompt.messages(examples=provider.needs_examples)
+            request = ChatRequest(messages, provider.model, parameters)
             try:
-                reply = await link.chat(ChatRequest(messages, provider.model, parameters), deadline - time.monotonic())
+                reply = await self.ask(link, request, deadline - time.monotonic(), account)
             except ProviderError as error:
                 failures.append(f"{provider.name}: {error.reason}")
-                # What is passed over while its breaker is open was told when that opened.
-                write = self._log.info if isinstance(error, BreakerOpen) else self._log.error
-                write("provider.failed", f"{error}", provider=provider.name, result=error.reason)
             else:
                 usage = reply.usage.prompt_tokens, reply.usage.completion_tokens
                 return Answer(reply.text, provider.name, reply.model, *usage, ", ".join(failures) or None)
         raise NoAnswer(", ".join(failures))
+
+    async def ask(self, link: Resilient, request: ChatRequest, limit: float, account: Account = NOBODY) -> ChatReply:
+        """One provider's reply, with a row in the ledger. Raises ProviderError.
+
+        At temperature 0 equal calls of one community that are in flight together are one call.
+        """
+        if request.parameters.get("temperature") != 0:
+            return await self._ask(link, request, limit, account)
+        key = (id(link), account.community_id, request.fingerprint())
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = asyncio.ensure_future(self._ask(link, request, limit, account))
+            flight.add_done_callback(functools.partial(self._land, key))
+        # Who goes away does not take the call from the others; its own time is bounded by the one who began it.
+        try:
+            async with asyncio.timeout(max(limit, 0)):
+                return await asyncio.shield(flight)
+        except TimeoutError as error:
+            raise ProviderTimeout(f"{link.provider.name} gave no answer within {limit:.1f} s") from error
+
+    def _land(self, key: _FlightKey, flight: asyncio.Future[ChatReply]) -> None:
+        del self._flights[key]
+        if not flight.cancelled():
+            flight.exception()  # seen, though nobody may wait for it any more
+
+    async def _ask(self, link: Resilient, request: ChatRequest, limit: float, account: Account) -> ChatReply:
+        began = time.monotonic()
+        try:
+            reply = await link.chat(request, limit)
+        except ProviderError as error:
+            self.note_error(link, request.model, error, time.monotonic() - began, account=account)
+            raise
+        took, said = time.monotonic() - began, length(request.messages)
+        usage, answered = reply.usage, len(reply.text)
+        self.ledger.note(Call(link.provider.name, reply.model, "ok", took, usage, said, answered, account=account))
+        return reply
+
+    def note_error(
+        self,
+        link: Resilient,
+        model: str,
+        error: ProviderError,
+        seconds: float,
+        *,
+        kind: str = "chat",
+        account: Account = NOBODY,
+    ) -> None:
+        """Write down a call that failed; one that was not made, because the breaker is open, was told before."""
+        name = link.provider.name
+        if isinstance(error, BreakerOpen):
+            self._log.info("provider.passed_over", f"{error}", provider=name, result=error.reason)
+            return
+        self.ledger.note(Call(name, model, error.reason, seconds, kind=kind, account=account))
+        if not isinstance(error, ProviderBadRequest):
+            self._log.error("provider.failed", f"{error}", provider=name, result=error.reason)
 
     def _breaker(self, provider: Provider) -> Breaker:
         key = (provider.name, *provider.address)
@@ -100,6 +163,11 @@ class AIService:
             self._log.error("provider.away", message, provider=name, result="ERROR")
         elif state is State.CLOSED:
             self._log.system("provider.back", f"{name} answers again", provider=name, result="SUCCESS")
+
+
+def length(messages: Sequence[Message]) -> int:
+    """How many characters messages have together."""
+    return sum(len(str(message.get("content") or "")) for message in messages)
 
 
 def make_providers(settings: Settings) -> list[Provider]:

@@ -18,9 +18,11 @@ from providers.base import (
     ProviderBadAnswer,
     ProviderBadRequest,
     ProviderError,
+    Usage,
 )
-from providers.resilient import BreakerOpen, Resilient
-from services.ai_service import AIService
+from providers.resilient import Resilient
+from services.ai_service import AIService, length
+from services.ledger import Call
 from services.logs import Log
 from services.tasks import Tasks
 
@@ -69,9 +71,9 @@ class Gateway:
         for link, model in await self._able(asked):
             request = ChatRequest(asked.messages, model, asked.parameters)
             try:
-                return await link.chat(request, link.provider.timeout)
+                return await self._ai.ask(link, request, link.provider.timeout)
             except ProviderError as error:
-                errors.append(self._note(link, error))
+                errors.append(error)
         raise _worst(errors)
 
     async def stream(self, asked: Completion) -> AsyncGenerator[Chunk, None]:
@@ -81,26 +83,24 @@ class Gateway:
         """
         errors: list[ProviderError] = []
         for link, model in await self._able(asked):
-            held: list[Chunk] | None = []  # what came before the first word
+            said = _Said(link, model, asked)
             pieces = link.stream(ChatRequest(asked.messages, model, asked.parameters), STREAM_SECONDS)
             try:
                 async for chunk in pieces:
-                    if held is not None:
-                        held.append(chunk)
-                        if not _speaks(chunk):
-                            continue
-                        for early in held:
-                            yield early
-                        held = None
-                    else:
-                        yield chunk
-                if held is None:
-                    return
-                errors.append(self._note(link, ProviderBadAnswer(f"{link.provider.name}: the model gave no text")))
+                    for ready in said.take(chunk):
+                        yield ready
+                if said.first_token is None:
+                    raise ProviderBadAnswer(f"{link.provider.name}: the model gave no text")
+                self._ai.ledger.note(said.call())
+                return
             except ProviderError as error:
-                errors.append(self._note(link, error))
-                if held is None:
+                errors.append(error)
+                self._ai.note_error(link, model, error, said.seconds)
+                if said.first_token is not None:
                     raise
+            except GeneratorExit:
+                self._ai.ledger.note(replace(said.call(), result="cancelled"))
+                raise
             finally:
                 await pieces.aclose()
         raise _worst(errors)
@@ -109,10 +109,17 @@ class Gateway:
         """Raises UnknownModel, ProviderError."""
         errors: list[ProviderError] = []
         for link, name in await self._named(model):
+            began = time.monotonic()
             try:
-                return await link.embed(texts, name, link.provider.timeout)
+                made = await link.embed(texts, name, link.provider.timeout)
             except ProviderError as error:
-                errors.append(self._note(link, error))
+                errors.append(error)
+                self._ai.note_error(link, name, error, time.monotonic() - began, kind="embedding")
+            else:
+                usage, took = replace(made.usage, completion_tokens=0), time.monotonic() - began
+                said = sum(map(len, texts))
+                self._ai.ledger.note(Call(link.provider.name, made.model, "ok", took, usage, said, kind="embedding"))
+                return made
         raise _worst(errors)
 
     async def models(self) -> list[Listed]:
@@ -165,15 +172,46 @@ class Gateway:
         try:
             self._lists[name] = Listed(name, await link.provider.models(), up=True, at=time.monotonic())
         except ProviderError as error:
-            self._note(link, error)
+            self._log.error("provider.no_list", f"{error}", provider=name, result=error.reason)
             self._lists[name] = replace(known, up=False, at=time.monotonic())
         finally:
             del self._listing[name]
 
-    def _note(self, link: Resilient, error: ProviderError) -> ProviderError:
-        if not isinstance(error, ProviderBadRequest | BreakerOpen):
-            self._log.error("provider.failed", f"{error}", provider=link.provider.name, result=error.reason)
-        return error
+
+class _Said:
+    """What a stream has said so far; nothing is passed on before its first word."""
+
+    def __init__(self, link: Resilient, model: str, asked: Completion) -> None:
+        self._provider = link.provider.name
+        self._model = model
+        self._asked = length(asked.messages)
+        self._answered = 0
+        self._usage = Usage()
+        self._held: list[Chunk] = []
+        self._began = time.monotonic()
+        self.first_token: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def take(self, chunk: Chunk) -> list[Chunk]:
+        """What may be passed on now."""
+        self._model, self._usage = chunk.model, chunk.usage or self._usage
+        self._answered += sum(len(choice["delta"].get("content") or "") for choice in chunk.choices)
+        if self.first_token is not None:
+            return [chunk]
+        self._held.append(chunk)
+        if not _speaks(chunk):
+            return []
+        self.first_token = self.seconds
+        return self._held
+
+    def call(self) -> Call:
+        lengths = self._asked, self._answered
+        return Call(
+            self._provider, self._model, "ok", self.seconds, self._usage, *lengths, first_token=self.first_token
+        )
 
 
 def _speaks(chunk: Chunk) -> bool:

@@ -17,6 +17,7 @@ from services.intake import Intake
 from services.interactions import Interactions
 from services.keys import Keys
 from services.leases import Leases
+from services.ledger import Ledger
 from services.logs import Log
 from services.metrics import Metrics
 from services.retention import Retention
@@ -39,7 +40,8 @@ class Sidecast:
         self.intake_keys = [signing_key(secret.get_secret_value()) for secret in settings.intake_secret]
         self.database = Database(settings.database_url, log)
         self.cache = CacheManager(settings, log)
-        self.ai = AIService(make_providers(settings), settings, self.metrics, log)
+        self.ledger = Ledger(self.database, log)
+        self.ai = AIService(make_providers(settings), settings, self.ledger, self.metrics, log)
         self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
         self._tasks = tasks = Tasks(log)
         self.interactions = Interactions(self.database, tasks, uuid4(), settings.lease_seconds)
@@ -62,6 +64,7 @@ class Sidecast:
         self._leases.open(self._renewing)
         self._worker.open()
         self._retention.open(self._tasks)
+        self.ledger.open(self._tasks)
         provider = self.ai.providers[0]
         message = f"answers with {provider.name}, model {provider.model}"
         self.log.system("service.started", message, version=self.settings.module_version, result="SUCCESS")
@@ -78,7 +81,7 @@ class Sidecast:
         await self._tasks.drain(0.1)
         await self._renewing.drain(0.1)
         await self._leases.hand_back()
-        for close in (self.router.close, self.ai.close, self.cache.close, self.database.close):
+        for close in (self.ledger.flush, self.router.close, self.ai.close, self.cache.close, self.database.close):
             try:
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await close()

@@ -23,6 +23,7 @@ from services.database import DatabaseUnavailable
 from services.deliveries import Deliveries
 from services.interactions import Interaction, Interactions, Reply
 from services.leases import Leases
+from services.ledger import Account
 from services.logs import Log, UserHash
 from services.metrics import Metrics
 from services.prompts import build_prompt, what_was_said
@@ -151,7 +152,8 @@ class Worker:
         prompt = build_prompt(self._settings.system_prompt, item.event, item.trigger, history)
         began = time.monotonic()
         try:
-            answer = await self._ai.answer(prompt, self._settings.reply_ttl - item.age)
+            account = Account(item.community_id, item.interaction_id)
+            answer = await self._ai.answer(prompt, self._settings.reply_ttl - item.age, account)
         except NoAnswer as error:
             if item.age > self._settings.reply_ttl:
                 return None

@@ -170,6 +170,23 @@ async def test_the_next_provider_answers_while_nothing_was_said(make_service: Ma
     assert json.loads(frames[-2].removeprefix("data: "))["error"]["code"] == "provider_bad_answer"
 
 
+@pytest.mark.parametrize(("temperature", "calls"), [(0, 1), (0.5, 6)])
+async def test_equal_calls_in_flight_are_one_where_the_answer_would_be_the_same(
+    make_service: MakeService, temperature: float, calls: int
+) -> None:
+    stub = StubOpenAI(delay=0.2)
+    async with running(stub.app) as url:
+        service = await make_service(ai_provider="waddleai", waddleai_base_url=url)
+        asked: dict[str, Any] = {"model": "auto", "messages": HELLO, "temperature": temperature}
+        ask = [asyncio.create_task(service.post("/chat/completions", **asked)) for _ in range(6)]
+        await asyncio.sleep(0.05)
+        ask.pop(0).cancel()  # the first to ask goes away; the others still get their answer
+        answers = [await answer.get_json() for answer in await asyncio.gather(*ask)]
+    assert {answer["choices"][0]["message"]["content"] for answer in answers} == {"Hello from the stub"}
+    assert len({answer["id"] for answer in answers}) == 5
+    assert len(stub.requests) == calls
+
+
 async def test_the_call_ends_when_the_client_goes_away(make_service: MakeService) -> None:
     """The model is real and would go on for many tokens."""
     service = await make_service()

@@ -1,0 +1,142 @@
+"""One row for each call of a model, with its tokens and its cost; sums of them by day."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from providers.base import Usage
+from services.database import SQL, Database, DatabaseUnavailable
+from services.ids import new_id
+from services.logs import Log
+from services.tasks import Tasks
+
+PRICES = SQL / "prices.csv"
+FLUSH_SECONDS = 1.0
+MOST_IN_AN_INSERT = 500
+MOST_WAITING = 20_000
+# English text; only where a provider does not count (help.openai.com, "What are tokens").
+CHARACTERS_A_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Account:
+    """For whom a call is made."""
+
+    community_id: UUID | None = None
+    interaction_id: UUID | None = None
+
+
+NOBODY = Account()
+UNCOUNTED = Usage()
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a model that ended; `result` is `ok` or the error's reason, times are in seconds.
+
+    `said` and `answered` are the lengths of the texts, for an estimate where the provider gave no tokens.
+    """
+
+    provider: str
+    model: str
+    result: str
+    seconds: float
+    usage: Usage = UNCOUNTED
+    said: int = 0
+    answered: int = 0
+    kind: str = "chat"
+    first_token: float | None = None
+    account: Account = NOBODY
+    call_id: UUID = field(default_factory=new_id)
+    called_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+class Ledger:
+    """Calls are written down within a second, and when PostgreSQL is away as soon as it is back."""
+
+    def __init__(self, database: Database, log: Log) -> None:
+        self._database = database
+        self._log = log
+        self._prices = _read_prices()
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._flushing = asyncio.Lock()
+
+    def open(self, tasks: Tasks) -> None:
+        tasks.repeat(self.flush, _pause, "write the ledger")
+
+    def note(self, call: Call) -> None:
+        """Write a call down soon."""
+        if len(self._waiting) >= MOST_WAITING:
+            self._log.error("ledger.full", "PostgreSQL is away for too long: a call is not written down")
+            return
+        self._waiting.append(self._row(call))
+
+    async def flush(self) -> None:
+        """Write down what waits; what cannot be written waits on."""
+        async with self._flushing:
+            while self._waiting:
+                rows = list(itertools.islice(self._waiting, MOST_IN_AN_INSERT))
+                try:
+                    async with self._database.connection() as connection:
+                        await self._database.queries.insert_calls(connection, calls=orjson.dumps(rows, str).decode())
+                except DatabaseUnavailable:
+                    return
+                for _ in rows:
+                    self._waiting.popleft()
+
+    async def usage(self, community_id: UUID | None, since: datetime, until: datetime) -> list[dict[str, Any]]:
+        """Sums by day, provider and model, of one community or of all. Raises DatabaseUnavailable."""
+        await self.flush()
+        async with self._database.connection() as connection:
+            rows = self._database.queries.select_usage(connection, community_id=community_id, since=since, until=until)
+            return [dict(row) | {"day": row["day"].isoformat()} async for row in rows]
+
+    def _row(self, call: Call) -> dict[str, Any]:
+        prompt, completion = call.usage.prompt_tokens, call.usage.completion_tokens
+        estimated = call.result == "ok" and (prompt is None or completion is None)
+        if estimated:
+            prompt = -(-call.said // CHARACTERS_A_TOKEN) if prompt is None else prompt
+            completion = -(-call.answered // CHARACTERS_A_TOKEN) if completion is None else completion
+        return {
+            "call_id": call.call_id,
+            "called_at": call.called_at,
+            "community_id": call.account.community_id,
+            "interaction_id": call.account.interaction_id,
+            "kind": call.kind,
+            "provider": call.provider,
+            "model": call.model,
+            "result": call.result,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "estimated": estimated,
+            "latency_ms": call.seconds * 1000,
+            "first_token_ms": None if call.first_token is None else call.first_token * 1000,
+            "cost": self._cost(call, prompt or 0, completion or 0),
+        }
+
+    def _cost(self, call: Call, prompt: int, completion: int) -> float | None:
+        """US dollars, or None where the price is not known."""
+        prices = self._prices.get((call.provider, call.model)) or self._prices.get((call.provider, "*"))
+        return (prompt * prices[0] + completion * prices[1]) / 1e6 if prices else None
+
+
+def _read_prices() -> dict[tuple[str, str], tuple[float, float]]:
+    """US dollars a million tokens, of the prompt and of the reply, by provider and model; `*` is any model."""
+    with PRICES.open(newline="") as file:
+        return {
+            (row["provider"], row["model"]): (float(row["prompt"]), float(row["completion"]))
+            for row in csv.DictReader(file)
+        }
+
+
+async def _pause() -> None:
+    await asyncio.sleep(FLUSH_SECONDS)

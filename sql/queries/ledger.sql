@@ -1,0 +1,21 @@
+-- name: insert_calls(calls)!
+-- Write down calls; one that was written already stays as it is.
+insert into ledger
+select c.*
+from json_to_recordset(:calls) as c (
+    call_id uuid, called_at timestamptz, community_id uuid, interaction_id uuid, kind text, provider text, model text,
+    result text, prompt_tokens int, completion_tokens int, estimated boolean, latency_ms real, first_token_ms real,
+    cost numeric
+)
+on conflict (call_id) do nothing;
+
+-- name: select_usage(community_id, since, until)
+-- What calls cost by day (UTC), provider and model, of one community or of all, the newest day first.
+select (called_at at time zone 'utc')::date as day, provider, model, count(*) as calls,
+    count(*) filter (where result <> 'ok') as failed, coalesce(sum(prompt_tokens), 0)::bigint as prompt_tokens,
+    coalesce(sum(completion_tokens), 0)::bigint as completion_tokens, bool_or(estimated) as estimated,
+    sum(cost)::float8 as cost
+from ledger
+where called_at >= :since and called_at < :until and (:community_id::uuid is null or community_id = :community_id)
+group by day, provider, model
+order by day desc, provider, model;
