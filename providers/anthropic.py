@@ -40,6 +40,11 @@ _FINISH = {"max_tokens": "length", "tool_use": "tool_calls", "refusal": "content
 _CHOICE = {"auto": "auto", "required": "any", "none": "none"}
 
 
+# The SDK would tell what machine this is.
+_MACHINE = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+_NOT_OURS: Any = {f"X-Stainless-{name}": anthropic.Omit() for name in _MACHINE}
+
+
 class _Block(BaseModel):
     type: str
     text: str = ""
@@ -95,6 +100,7 @@ class Anthropic:
             max_retries=0,
             timeout=anthropic.Timeout(self.timeout, connect=CONNECT_TIMEOUT),
             http_client=httpx2_client(),
+            default_headers=_NOT_OURS,
             open_telemetry=False,
         )
 

@@ -6,6 +6,7 @@ The breaker is around each attempt, so that it counts what the provider did and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -93,46 +94,38 @@ class Resilient:
 
         async def begin() -> tuple[_Attempt, AsyncGenerator[Chunk, None], Chunk]:
             attempt = self._enter()
-            pieces = self.provider.stream(request)
-            try:
+            with contextlib.ExitStack() as unless_begun:
+                unless_begun.enter_context(attempt)
+                pieces = self.provider.stream(request)
                 first = await anext(pieces, None)
                 if first is None:
                     raise ProviderBadAnswer(f"{self.provider.name}: a stream of nothing")
-            except BaseException as error:
-                attempt.end(error)
-                raise
+                unless_begun.pop_all()
             return attempt, pieces, first
 
         attempt, pieces, piece = await self._retry(begin, limit)
         try:
-            yield piece
-            while True:
-                # Not around the whole loop: a timeout must not strike while the caller has the turn.
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    piece = await anext(pieces)
-                yield piece
-        except StopAsyncIteration:
-            attempt.end(None)
-        except TimeoutError as error:
-            late = ProviderTimeout(f"{self.provider.name}: the stream did not end within {limit:g} s")
-            attempt.end(late)
-            raise late from error
-        except BaseException as error:
-            attempt.end(error)
-            raise
+            with attempt:
+                following: Chunk | None = piece
+                while following is not None:
+                    yield following
+                    following = await self._next(pieces, deadline)
         finally:
             await pieces.aclose()
 
+    async def _next(self, pieces: AsyncGenerator[Chunk, None], deadline: float) -> Chunk | None:
+        """The next piece, or None after the last. Raises ProviderTimeout."""
+        # Not around the whole stream: a timeout must not strike while the caller has the turn.
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await anext(pieces, None)
+        except TimeoutError as error:
+            raise ProviderTimeout(f"{self.provider.name}: the stream did not end in time") from error
+
     async def _call(self, call: Callable[[], Awaitable[Result]], limit: float) -> Result:
         async def attempt() -> Result:
-            trying = self._enter()
-            try:
-                result = await call()
-            except BaseException as error:
-                trying.end(error)
-                raise
-            trying.end(None)
-            return result
+            with self._enter():
+                return await call()
 
         return await self._retry(attempt, limit)
 
@@ -185,14 +178,17 @@ class Resilient:
 
 
 class _Attempt:
-    """One call of a provider, from the breaker's ticket to its end."""
+    """One call of a provider, from the breaker's ticket to its end, which `with` hears of."""
 
     def __init__(self, owner: Resilient, ticket: int) -> None:
         self._owner = owner
         self._ticket = ticket
         self._began = time.monotonic()
 
-    def end(self, error: BaseException | None) -> None:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._owner.note(self._ticket, error, time.monotonic() - self._began)
 
 

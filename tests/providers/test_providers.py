@@ -53,7 +53,7 @@ ERRORS: dict[int, type[ProviderError]] = {
 
 
 HELLO = [{"role": "user", "content": "Say hello."}]
-TOOL = {
+TOOL: Any = {
     "type": "function",
     "function": {
         "name": "weather",
@@ -434,9 +434,14 @@ async def test_a_wrong_key_is_refused_by_the_real_server(parts: dict[str, str]) 
 
 async def test_no_key_of_the_environment_reaches_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDKs would send these to any host."""
-    for name in ("OLLAMA_API_KEY", "OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+    for name in ("OLLAMA_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "ANTHROPIC_AUTH_TOKEN"):
         monkeypatch.setenv(name, "secret-of-the-environment")
-    for name, stub in (("ollama", StubOllama()), ("waddleai", StubOpenAI())):
+    said_hi = json.dumps({"content": [{"type": "text", "text": "hi"}]})
+    for name, stub in (
+        ("ollama", StubOllama()),
+        ("waddleai", StubOpenAI()),
+        ("anthropic", StubOpenAI((200, "application/json", said_hi))),
+    ):
         async with running(stub.app) as url:
             provider = at(name, url)
             await provider.open()

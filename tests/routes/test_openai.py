@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from services import gateway
 from tests.conftest import API, KEY, MakeService, Service
+from tests.providers.test_providers import CALLS, TOOL
 from tests.stubs.openai import StubOpenAI
 from tests.stubs.server import running
 
@@ -83,6 +84,39 @@ async def test_json_by_a_schema(make_service: MakeService) -> None:
             model="auto", messages=HELLO, response_format=Greeting, max_completion_tokens=100, temperature=0
         )
     assert isinstance(made.choices[0].message.parsed, Greeting)
+
+
+async def test_tools_go_through_and_come_back(make_service: MakeService) -> None:
+    """Of a stub, since the small model calls none."""
+    stub = StubOpenAI((200, "application/json", json.dumps(CALLS["openai"])))
+    async with running(stub.app) as url:
+        service = await make_service(ai_provider="waddleai", waddleai_base_url=url)
+        async with client_of(service) as client:
+            made = await client.chat.completions.create(
+                model="auto", messages=HELLO, tools=[TOOL], tool_choice="required", parallel_tool_calls=False
+            )
+    assert made.choices[0].finish_reason == "tool_calls"
+    assert made.choices[0].message.content is None
+    assert made.choices[0].message.tool_calls
+    [call] = made.choices[0].message.tool_calls
+    assert call.type == "function"
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Ghent"})
+    assert stub.requests[0]["tools"] == [TOOL]
+    assert stub.requests[0]["tool_choice"] == "required"
+
+
+async def test_a_client_that_does_not_wait_has_its_own_timeout_and_the_service_its_own(
+    make_service: MakeService,
+) -> None:
+    stub = StubOpenAI(delay=30)
+    async with running(stub.app) as url:
+        service = await make_service(ai_provider="waddleai", waddleai_base_url=url, waddleai_timeout=0.5)
+        async with client_of(service) as client:
+            with pytest.raises(openai.APITimeoutError):
+                await client.with_options(timeout=0.2).chat.completions.create(model="auto", messages=HELLO)
+            with pytest.raises(openai.InternalServerError) as late:
+                await client.chat.completions.create(model="auto", messages=HELLO)
+    assert (late.value.status_code, late.value.code) == (504, "provider_timeout")
 
 
 async def test_embeddings_and_models(make_service: MakeService) -> None:

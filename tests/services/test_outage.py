@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import MakeService, event
+from tests.conftest import MakeService, Service, event
 from tests.stubs.openai import StubOpenAI
 from tests.stubs.server import running
 
@@ -59,3 +59,23 @@ async def test_every_event_gets_a_reply_of_the_fallback(make_service: MakeServic
     assert not any(body["response_data"]["fallback"] for body in service.messages)
     opened = [outcome for outcome in outcomes if outcome["reason"] == "waddleai: provider_breaker_open"]
     assert len(opened) > EVENTS / 2, "most did not wait for the broken one"
+
+
+async def test_health_and_metrics_say_that_a_provider_is_not_asked(make_service: MakeService) -> None:
+    """The breaker is open although the server is back: nobody has asked it yet."""
+    stub = StubOpenAI((500, "application/json", "{}"))
+    async with running(stub.app) as url:
+        service = await make_service(ai_provider="waddleai", waddleai_base_url=url, breaker_failures=2)
+        assert await breaker_of(service) == ("healthy", "closed")
+        await service.answered()
+        assert await breaker_of(service) == ("degraded", "open")
+        metrics = await (await service.get("/metrics")).get_data(as_text=True)
+    assert 'sidecast_provider_breaker{provider="waddleai",sidecast_provider_breaker="open"} 1.0' in metrics
+
+
+async def breaker_of(service: Service) -> tuple[str, str]:
+    """What `/health` says, which it keeps for a second."""
+    await asyncio.sleep(1.1)
+    body = await (await service.get("/health")).get_json()
+    health = body["data"]
+    return health["status"], health["dependencies"]["waddleai"]["breaker"]
