@@ -115,7 +115,8 @@ async def real(request: pytest.FixtureRequest, parts: dict[str, str]) -> AsyncIt
         async with running(StubOllama().app) as url, opened(at(name, url)) as provider:
             yield provider
     else:
-        async with opened(at(name, parts["EMBEDDED_MODEL_URL"], **{f"{KEYS[name]}": key})) as provider:
+        patient = {"request_timeout": 120, "waddleai_timeout": 120}
+        async with opened(at(name, parts["EMBEDDED_MODEL_URL"], **{KEYS[name]: key}, **patient)) as provider:
             yield provider
 
 
