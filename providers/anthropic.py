@@ -34,15 +34,13 @@ from providers.base import (
     checked,
     status_error,
 )
-from providers.http import UnfitAnswer, connection_error, httpx2_client, server_sent_events
+from providers.http import MACHINE_HEADERS, UnfitAnswer, connection_error, httpx2_client, server_sent_events
 
 _FINISH = {"max_tokens": "length", "tool_use": "tool_calls", "refusal": "content_filter"}
 _CHOICE = {"auto": "auto", "required": "any", "none": "none"}
 
 
-# The SDK would tell what machine this is.
-_MACHINE = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
-_NOT_OURS: Any = {f"X-Stainless-{name}": anthropic.Omit() for name in _MACHINE}
+_NOT_OURS: Any = {name: anthropic.Omit() for name in MACHINE_HEADERS}
 
 
 class _Block(BaseModel):

@@ -1,7 +1,7 @@
 """The HTTP clients' ways out: httpx, and httpx2 of the SDKs, over aiohttp's connections.
 
-Their own connections, by httpcore, take three times as long for each request (bench/README.md). An answer is read up
-to a size, and only as it is: what comes compressed was not asked for, and may be a bomb.
+Their own connections, by httpcore, take more of the processor for each request. An answer is read up to a size, and
+only as it is: what comes compressed was not asked for, and may be a bomb.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from providers.base import ProviderBadAnswer, ProviderError, ProviderTimeout, Pr
 CONNECTIONS = 200
 KEEP_ALIVE_SECONDS = 30.0
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
+# What the openai and anthropic SDKs would tell any server of this machine.
+MACHINE_HEADERS = tuple(
+    f"X-Stainless-{name}" for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+)
 
 
 class UnfitAnswer(Exception):
@@ -46,28 +50,26 @@ class _Limited(httpx.AsyncByteStream, httpx2.AsyncByteStream):
         await self._body.aclose()
 
 
-class _Transport(AiohttpTransport):
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+class _Limits:
+    """Goes before a transport of either kind."""
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Raises UnfitAnswer."""
         request.headers["Accept-Encoding"] = "identity"
-        response = await super().handle_async_request(request)
-        await _refuse_compressed(response)
+        response = await super().handle_async_request(request)  # type: ignore[misc]
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            await response.aclose()
+            raise UnfitAnswer("a compressed answer, which was not asked for")
         response.stream = _Limited(response.stream)
         return response
 
 
-class _Transport2(AiohttpTransport2):
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        request.headers["Accept-Encoding"] = "identity"
-        response = await super().handle_async_request(request)
-        await _refuse_compressed(response)
-        response.stream = _Limited(response.stream)
-        return response
+class _Transport(_Limits, AiohttpTransport):
+    pass
 
 
-async def _refuse_compressed(response: httpx.Response | httpx2.Response) -> None:
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        await response.aclose()
-        raise UnfitAnswer("a compressed answer, which was not asked for")
+class _Transport2(_Limits, AiohttpTransport2):
+    pass
 
 
 def _session(verify: ssl.SSLContext | bool) -> aiohttp.ClientSession:

@@ -2,7 +2,7 @@
 
 The SDK is built on httpx2, whose errors it wraps in its own; it reads no environment variable of ours here, and its
 own retries are off, because attempts would multiply with ours. Requests go by the SDK's way for what it has no method
-for: its own methods take a millisecond to look through the messages, and do not check the answer.
+for: its own methods look through all messages again, and do not check the answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from providers.base import (
     checked,
     status_error,
 )
-from providers.http import UnfitAnswer, connection_error, httpx2_client, server_sent_events
+from providers.http import MACHINE_HEADERS, UnfitAnswer, connection_error, httpx2_client, server_sent_events
 
 # What platform.openai.com/docs/api-reference/chat/create names, and such servers take or ignore.
 PARAMETERS = frozenset(
@@ -54,10 +54,9 @@ PARAMETERS = frozenset(
         "user",
     }
 )
-# The SDK would send what OPENAI_ORG_ID and OPENAI_PROJECT_ID hold, and what machine this is, to any server.
-_MACHINE = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+# The SDK would send what OPENAI_ORG_ID and OPENAI_PROJECT_ID hold to any server.
 _NOT_OURS: dict[str, Any] = {
-    name: openai.Omit() for name in ("OpenAI-Organization", "OpenAI-Project", *(f"X-Stainless-{x}" for x in _MACHINE))
+    name: openai.Omit() for name in ("OpenAI-Organization", "OpenAI-Project", *MACHINE_HEADERS)
 }
 
 

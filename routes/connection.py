@@ -1,9 +1,9 @@
 """One HTTP request as this service takes it, in place of Quart's own class for that.
 
 Quart starts two tasks for each request, one of which hands the body on as it comes, and a third to answer it. Here
-the route pulls the body itself and nothing is started, which is a third of the time a short request takes. A caller
-that hangs up does not end its request: what is being committed stays so. Each request has an id: the caller's
-`X-Request-ID`, or one of our own; it is in the answer's headers and in every log line.
+the route pulls the body itself and nothing is started. A caller that hangs up does not end its request: what is being
+committed stays so. Each request has an id: the caller's `X-Request-ID`, or one of our own; it is in the answer's
+headers and in every log line.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from werkzeug.routing import MapAdapter
 
 from config import MAX_BATCH_BYTES, MAX_COMPLETION_BYTES, MAX_EVENT_BYTES
 
-BATCH_PATH = "/api/v1/ai/interaction/batch"
+BASE = "/api/v1/ai"
+BATCH_PATH = f"{BASE}/interaction/batch"
 SIZES = {
     BATCH_PATH: MAX_BATCH_BYTES,
-    "/api/v1/ai/chat/completions": MAX_COMPLETION_BYTES,
-    "/api/v1/ai/embeddings": MAX_COMPLETION_BYTES,
+    f"{BASE}/chat/completions": MAX_COMPLETION_BYTES,
+    f"{BASE}/embeddings": MAX_COMPLETION_BYTES,
 }
 UNREAD_SECONDS = 1.0
 AT_ONCE_BYTES = 16_384  # what a socket takes without waiting for a slow reader

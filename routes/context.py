@@ -11,8 +11,6 @@ from routes.errors import APIError
 from services.keys import Principal
 from services.sidecast import Sidecast
 
-BASE = "/api/v1/ai"
-
 
 def sidecast() -> Sidecast:
     """The services of this app."""

@@ -7,7 +7,8 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST
 from quart import Blueprint, Response, current_app, jsonify
 
-from routes.context import BASE, sidecast, success
+from routes.connection import BASE
+from routes.context import sidecast, success
 from routes.errors import APIError, render
 from services.health import Health
 

@@ -13,8 +13,8 @@ from quart import Blueprint
 from quart.cli import ScriptInfo, pass_script_info
 
 from routes.body import details, read_signed
-from routes.connection import BATCH_PATH
-from routes.context import BASE, headers, request_id, require, sidecast, success
+from routes.connection import BASE, BATCH_PATH
+from routes.context import headers, request_id, require, sidecast, success
 from routes.errors import APIError
 from services.communities import UnknownEntity
 from services.events import ChatEvent, Name

@@ -24,7 +24,8 @@ from providers.base import (
     Usage,
 )
 from routes.body import read_body
-from routes.context import BASE, require, sidecast
+from routes.connection import BASE
+from routes.context import require, sidecast
 from routes.errors import RETRY_SECONDS, APIError
 from services.gateway import AUTO, Completion, UnknownModel
 from services.keys import SERVICE

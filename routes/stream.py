@@ -16,7 +16,8 @@ from quart import Blueprint, websocket
 
 from providers.base import ProviderError
 from routes.body import details, parse
-from routes.context import BASE, require
+from routes.connection import BASE
+from routes.context import require
 from routes.errors import APIError
 from routes.openai import ChatBody, chunk_bodies, describe, refuse
 from services.gateway import UnknownModel

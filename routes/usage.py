@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from quart import Blueprint, request
 
 from routes.body import details
-from routes.context import BASE, require, sidecast, success
+from routes.connection import BASE
+from routes.context import require, sidecast, success
 from routes.errors import APIError
 from services.keys import ADMIN
 

@@ -98,7 +98,7 @@ class Gateway:
                 self._ai.note_error(link, model, error, said.seconds)
                 if said.first_token is not None:
                     raise
-            except GeneratorExit:
+            except (GeneratorExit, asyncio.CancelledError):
                 self._ai.ledger.note(replace(said.call(), result="cancelled"))
                 raise
             finally:

@@ -49,6 +49,7 @@ class GroupCommit(Generic[Row, Result]):
             self._running = False
             for _, future in [*callers, *self._waiting]:  # nobody waits for ever, should this be cancelled
                 future.cancel()
+            self._waiting.clear()
 
     def _take(self) -> list[tuple[list[Row], asyncio.Future[list[Result]]]]:
         """The callers of the next commit: at most `most` rows, but at least one caller."""

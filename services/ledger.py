@@ -41,7 +41,7 @@ UNCOUNTED = Usage()
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a model that ended; `result` is `ok` or the error's reason, times are in seconds.
+    """A call of a model that ended; `result` is `ok`, `cancelled` or the error's reason, times are in seconds.
 
     `said` and `answered` are the lengths of the texts, for an estimate where the provider gave no tokens.
     """
@@ -102,7 +102,7 @@ class Ledger:
 
     def _row(self, call: Call) -> dict[str, Any]:
         prompt, completion = call.usage.prompt_tokens, call.usage.completion_tokens
-        estimated = call.result == "ok" and (prompt is None or completion is None)
+        estimated = call.result in {"ok", "cancelled"} and (prompt is None or completion is None)
         if estimated:
             prompt = -(-call.said // CHARACTERS_A_TOKEN) if prompt is None else prompt
             completion = -(-call.answered // CHARACTERS_A_TOKEN) if completion is None else completion

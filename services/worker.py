@@ -172,7 +172,7 @@ class Worker:
         slots = self._slots
         if self._woken:
             # No more than what is known to wait can take; the other slots stay free for who comes meanwhile.
-            slots = min(slots, sum(self._share - self._busy[community] for community in self._behind))
+            slots = min(slots, sum(max(self._share - self._busy[community], 0) for community in self._behind))
         if slots <= 0:
             return
         self._slots -= slots

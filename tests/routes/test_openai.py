@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
@@ -17,6 +17,9 @@ from tests.conftest import API, KEY, MakeService, Service
 from tests.providers.test_providers import CALLS, TOOL
 from tests.stubs.openai import StubOpenAI
 from tests.stubs.server import running
+
+if TYPE_CHECKING:
+    from services.database import Connection
 
 HELLO: list[Any] = [{"role": "user", "content": "Say hello."}]
 BASE = f"{API}/chat/completions"
@@ -221,7 +224,7 @@ async def test_equal_calls_in_flight_are_one_where_the_answer_would_be_the_same(
     assert len(stub.requests) == calls
 
 
-async def test_the_call_ends_when_the_client_goes_away(make_service: MakeService) -> None:
+async def test_the_call_ends_when_the_client_goes_away(make_service: MakeService, database: Connection) -> None:
     """The model is real and would go on for many tokens."""
     service = await make_service()
     link = service.sidecast.ai.chain[0]
@@ -237,6 +240,11 @@ async def test_the_call_ends_when_the_client_goes_away(make_service: MakeService
             while not results:
                 await asyncio.sleep(0.01)
     assert results == ["cancelled"]
+    await service.sidecast.ledger.flush()
+    row = await database.fetchrow("select * from ledger order by called_at desc limit 1")
+    assert row
+    assert (row["result"], row["estimated"], row["model"]) == ("cancelled", True, "SmolLM2-135M-Instruct.Q4_1")
+    assert row["completion_tokens"] > 0
 
 
 async def test_a_provider_that_is_down_shows_its_last_list_and_its_state(
