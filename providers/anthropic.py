@@ -34,13 +34,24 @@ from providers.base import (
     checked,
     status_error,
 )
-from providers.http import MACHINE_HEADERS, UnfitAnswer, connection_error, httpx2_client, server_sent_events
+from providers.http import (
+    MACHINE_HEADERS,
+    PreparedOnce,
+    UnfitAnswer,
+    connection_error,
+    httpx2_client,
+    server_sent_events,
+)
 
 _FINISH = {"max_tokens": "length", "tool_use": "tool_calls", "refusal": "content_filter"}
 _CHOICE = {"auto": "auto", "required": "any", "none": "none"}
 
 
 _NOT_OURS: Any = {name: anthropic.Omit() for name in MACHINE_HEADERS}
+
+
+class _Client(PreparedOnce, anthropic.AsyncAnthropic):
+    pass
 
 
 class _Block(BaseModel):
@@ -85,14 +96,14 @@ class Anthropic:
         self.timeout = settings.request_timeout
         self._base_url = settings.anthropic_base_url
         self._key = settings.anthropic_api_key.get_secret_value()
-        self._client: anthropic.AsyncAnthropic | None = None
+        self._client: _Client | None = None
 
     @property
     def address(self) -> tuple[str, str]:
         return self._base_url, hashlib.sha256(self._key.encode()).hexdigest()
 
     async def open(self) -> None:
-        self._client = anthropic.AsyncAnthropic(
+        self._client = _Client(
             base_url=self._base_url,
             api_key=self._key or "none",
             max_retries=0,
@@ -165,7 +176,7 @@ class Anthropic:
             return _Tokens.model_validate_json(raw).input_tokens
 
     @property
-    def _open_client(self) -> anthropic.AsyncAnthropic:
+    def _open_client(self) -> _Client:
         if self._client is None:
             raise ProviderUnreachable(f"{self.name} is not open")
         return self._client

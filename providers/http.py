@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import httpx
 import httpx2
+import orjson
 from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.httpx2 import AiohttpTransport as AiohttpTransport2
 
@@ -89,11 +90,52 @@ def httpx_options(timeout: float, verify: ssl.SSLContext | bool = True, *, limit
     }
 
 
+class _Client2(httpx2.AsyncClient):
+    """Sends what it is given and no more: no cookies of earlier answers, no redirects, no credentials of its own."""
+
+    def __init__(self, verify: ssl.SSLContext | bool) -> None:
+        self._way = _Transport2(client=lambda: _session(verify))
+        super().__init__(transport=self._way, trust_env=False)
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **_options: Any) -> httpx2.Response:
+        response: httpx2.Response = await self._way.handle_async_request(request)
+        if not stream:
+            try:
+                await response.aread()
+            except BaseException:
+                await response.aclose()
+                raise
+        return response
+
+
 def httpx2_client(verify: ssl.SSLContext | bool = True) -> httpx2.AsyncClient:
     """A client for the openai and anthropic SDKs, which set the timeouts for each call."""
-    return httpx2.AsyncClient(
-        transport=_Transport2(client=lambda: _session(verify)), trust_env=False, follow_redirects=False
-    )
+    return _Client2(verify)
+
+
+class PreparedOnce:
+    """Goes before an SDK's client, whose requests to one URL differ in their bodies alone.
+
+    Putting URL and headers together for each would take the SDK longer than the network takes.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._prepared: dict[tuple[str, str], tuple[httpx2.URL, httpx2.Headers, dict[str, Any]]] = {}
+
+    def _build_request(self, options: Any, *, retries_taken: int = 0) -> httpx2.Request:
+        """What both SDKs call for each request; openai's own client for Azure overrides it as well."""
+        prepared = self._prepared.get((options.method, options.url))
+        if prepared is None:
+            request: httpx2.Request = super()._build_request(options, retries_taken=retries_taken)  # type: ignore[misc]
+            self._prepared[options.method, options.url] = request.url, request.headers.copy(), request.extensions
+            return request
+        url, headers, extensions = prepared
+        content = b"" if options.json_data is None else orjson.dumps(options.json_data)
+        own = headers.copy()
+        if content:
+            own["Content-Length"] = str(len(content))
+        return httpx2.Request(options.method, url, headers=own, content=content, extensions=extensions)
 
 
 def timed_out(error: BaseException) -> bool:

@@ -31,7 +31,14 @@ from providers.base import (
     checked,
     status_error,
 )
-from providers.http import MACHINE_HEADERS, UnfitAnswer, connection_error, httpx2_client, server_sent_events
+from providers.http import (
+    MACHINE_HEADERS,
+    PreparedOnce,
+    UnfitAnswer,
+    connection_error,
+    httpx2_client,
+    server_sent_events,
+)
 
 # What platform.openai.com/docs/api-reference/chat/create names, and such servers take or ignore.
 PARAMETERS = frozenset(
@@ -58,6 +65,10 @@ PARAMETERS = frozenset(
 _NOT_OURS: dict[str, Any] = {
     name: openai.Omit() for name in ("OpenAI-Organization", "OpenAI-Project", *MACHINE_HEADERS)
 }
+
+
+class _Client(PreparedOnce, openai.AsyncOpenAI):
+    pass
 
 
 class _Usage(BaseModel):
@@ -151,14 +162,14 @@ class OpenAICompatible:
         self._headers = dict(headers or {})
         self._length_parameter = length_parameter
         self._tokenizer_path = tokenizer_path
-        self._client: openai.AsyncOpenAI | None = None
+        self._client: _Client | None = None
 
     @property
     def address(self) -> tuple[str, str]:
         return self._base_url, hashlib.sha256(self._key.encode()).hexdigest()
 
     async def open(self) -> None:
-        self._client = openai.AsyncOpenAI(
+        self._client = _Client(
             base_url=self._base_url,
             # An empty key would make the SDK look for one in the environment, which is another server's.
             api_key=self._key or "none",
@@ -234,7 +245,7 @@ class OpenAICompatible:
             return len(_Tokens.model_validate_json(answer).tokens)
 
     @property
-    def _open_client(self) -> openai.AsyncOpenAI:
+    def _open_client(self) -> _Client:
         if self._client is None:
             raise ProviderUnreachable(f"{self.name} is not open")
         return self._client
