@@ -37,9 +37,9 @@ from providers.base import (
 from providers.http import (
     MACHINE_HEADERS,
     PreparedOnce,
+    SDKClient,
     UnfitAnswer,
     connection_error,
-    httpx2_client,
     server_sent_events,
 )
 
@@ -108,7 +108,7 @@ class Anthropic:
             api_key=self._key or "none",
             max_retries=0,
             timeout=anthropic.Timeout(self.timeout, connect=CONNECT_TIMEOUT),
-            http_client=httpx2_client(),
+            http_client=SDKClient(),
             default_headers=_NOT_OURS,
             open_telemetry=False,
         )
@@ -146,7 +146,7 @@ class Anthropic:
             try:
                 reading = _Reading(request.model)
                 async for data in server_sent_events(answer):
-                    for chunk in reading.take(jiter.from_json(data.encode())):
+                    for chunk in reading.take(jiter.from_json(data)):
                         yield chunk
                     if reading.ended:
                         return

@@ -1,21 +1,20 @@
 """The HTTP clients' ways out: httpx, and httpx2 of the SDKs, over aiohttp's connections.
 
-Their own connections, by httpcore, take more of the processor for each request. An answer is read up to a size, and
-only as it is: what comes compressed was not asked for, and may be a bomb.
+Their own connections, by httpcore, take several times as much of the processor for each request. An answer is read up
+to a size, and only as it is: what comes compressed was not asked for, and may be a bomb.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
+from types import ModuleType
 from typing import Any
 
 import aiohttp
 import httpx
 import httpx2
 import orjson
-from httpx_aiohttp import AiohttpTransport
-from httpx_aiohttp.httpx2 import AiohttpTransport as AiohttpTransport2
 
 from config import CONNECT_TIMEOUT
 from providers.base import ProviderBadAnswer, ProviderError, ProviderTimeout, ProviderUnreachable
@@ -23,6 +22,7 @@ from providers.base import ProviderBadAnswer, ProviderError, ProviderTimeout, Pr
 CONNECTIONS = 200
 KEEP_ALIVE_SECONDS = 30.0
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
+MAX_LINE_BYTES = 256 * 1024
 # What the openai and anthropic SDKs would tell any server of this machine.
 MACHINE_HEADERS = tuple(
     f"X-Stainless-{name}" for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
@@ -33,72 +33,89 @@ class UnfitAnswer(Exception):
     """An answer that is compressed or too large."""
 
 
-class _Limited(httpx.AsyncByteStream, httpx2.AsyncByteStream):
-    """A body that ends with UnfitAnswer where it is too large."""
+class _Body(httpx.AsyncByteStream, httpx2.AsyncByteStream):
+    """The body of an answer, as it comes. Raises UnfitAnswer, and the errors of `http`, which is httpx or httpx2."""
 
-    def __init__(self, body: Any) -> None:
-        self._body = body
+    def __init__(self, answer: aiohttp.ClientResponse, http: ModuleType) -> None:
+        self._answer = answer
+        self._http = http
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._answer.headers.get("Content-Encoding", "identity") != "identity":
+            raise UnfitAnswer("a compressed answer, which was not asked for")
         left = MAX_ANSWER_BYTES
-        async for piece in self._body:
-            left -= len(piece)
-            if left < 0:
-                raise UnfitAnswer(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
-            yield piece
+        try:
+            async for piece in self._answer.content.iter_any():
+                left -= len(piece)
+                if left < 0:
+                    raise UnfitAnswer(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+                yield piece
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _of_httpx(error, self._http) from error
 
     async def aclose(self) -> None:
-        await self._body.aclose()
+        self._answer.release()
 
 
-class _Limits:
-    """Goes before a transport of either kind."""
+class _Transport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):
+    """Sends the requests of `http`, which is httpx or httpx2, by a session that keeps no cookies and asks no proxy."""
+
+    def __init__(self, http: ModuleType, verify: ssl.SSLContext | bool) -> None:
+        self._http = http
+        self._verify = verify
+        self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Raises UnfitAnswer."""
-        request.headers["Accept-Encoding"] = "identity"
-        response = await super().handle_async_request(request)  # type: ignore[misc]
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            await response.aclose()
-            raise UnfitAnswer("a compressed answer, which was not asked for")
-        response.stream = _Limited(response.stream)
-        return response
+        if self._session is None:  # made where the loop runs
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=self._verify)
+            jar = aiohttp.DummyCookieJar()
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=jar, auto_decompress=False)
+        given = request.extensions.get("timeout", {})
+        waits = aiohttp.ClientTimeout(
+            connect=given.get("pool"), sock_connect=given.get("connect"), sock_read=given.get("read")
+        )
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
+        headers = [pair for pair in headers if pair[0].lower() != "accept-encoding"]
+        headers.append(("Accept-Encoding", "identity"))
+        try:
+            answer = await self._session.request(
+                request.method,
+                str(request.url),
+                headers=headers,
+                data=request.content or None,
+                allow_redirects=False,
+                timeout=waits,
+            )
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _of_httpx(error, self._http) from error
+        body = _Body(answer, self._http)
+        return self._http.Response(answer.status, headers=answer.raw_headers, stream=body, request=request)
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
 
 
-class _Transport(_Limits, AiohttpTransport):
-    pass
+def _of_httpx(error: Exception, http: ModuleType) -> Exception:
+    """What httpx or httpx2 would have raised."""
+    if isinstance(error, TimeoutError):
+        kind = http.ReadTimeout
+    else:
+        kind = http.ConnectError if isinstance(error, aiohttp.ClientConnectorError) else http.ReadError
+    made: Exception = kind(str(error))
+    return made
 
 
-class _Transport2(_Limits, AiohttpTransport2):
-    pass
+class _Plain:
+    """Goes before a client: it sends what it is given and no more, since all requests are made whole.
 
+    No cookies of earlier answers, no redirects, no credentials of the environment.
+    """
 
-def _session(verify: ssl.SSLContext | bool) -> aiohttp.ClientSession:
-    """Connections that keep no cookies and go by no proxy of the environment."""
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=verify)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+    _transport: Any
 
-
-def httpx_options(timeout: float, verify: ssl.SSLContext | bool = True, *, limited: bool = True) -> dict[str, Any]:
-    """What to make an `httpx.AsyncClient` with: `timeout` seconds for each wait of a call, no redirects."""
-    transport = _Transport if limited else AiohttpTransport
-    return {
-        "transport": transport(client=lambda: _session(verify)),
-        "timeout": httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
-        "trust_env": False,
-        "follow_redirects": False,
-    }
-
-
-class _Client2(httpx2.AsyncClient):
-    """Sends what it is given and no more: no cookies of earlier answers, no redirects, no credentials of its own."""
-
-    def __init__(self, verify: ssl.SSLContext | bool) -> None:
-        self._way = _Transport2(client=lambda: _session(verify))
-        super().__init__(transport=self._way, trust_env=False)
-
-    async def send(self, request: httpx2.Request, *, stream: bool = False, **_options: Any) -> httpx2.Response:
-        response: httpx2.Response = await self._way.handle_async_request(request)
+    async def send(self, request: Any, *, stream: bool = False, **_options: Any) -> Any:
+        response = await self._transport.handle_async_request(request)
         if not stream:
             try:
                 await response.aread()
@@ -108,9 +125,28 @@ class _Client2(httpx2.AsyncClient):
         return response
 
 
-def httpx2_client(verify: ssl.SSLContext | bool = True) -> httpx2.AsyncClient:
-    """A client for the openai and anthropic SDKs, which set the timeouts for each call."""
-    return _Client2(verify)
+class Client(_Plain, httpx.AsyncClient):
+    """For requests of our own."""
+
+    def __init__(self) -> None:
+        super().__init__(transport=_Transport(httpx, verify=True), trust_env=False)
+
+
+class SDKClient(_Plain, httpx2.AsyncClient):
+    """For the openai and anthropic SDKs, which set the timeouts of each request."""
+
+    def __init__(self) -> None:
+        super().__init__(transport=_Transport(httpx2, verify=True), trust_env=False)
+
+
+def httpx_options(timeout: float, verify: ssl.SSLContext | bool) -> dict[str, Any]:
+    """What to make an `httpx.AsyncClient` with: `timeout` seconds for each wait of a call, no redirects."""
+    return {
+        "transport": _Transport(httpx, verify),
+        "timeout": httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
+        "trust_env": False,
+        "follow_redirects": False,
+    }
 
 
 class PreparedOnce:
@@ -140,15 +176,12 @@ class PreparedOnce:
 
 def timed_out(error: BaseException) -> bool:
     """Whether a call's time was over, and not its connection refused or broken."""
-    late = False
     cause: BaseException | None = error
     while cause is not None:
-        # httpx-aiohttp calls a refused connection a timeout; what aiohttp said stands behind it.
-        if isinstance(cause, aiohttp.ClientError | TimeoutError):
-            return isinstance(cause, TimeoutError)
-        late = late or isinstance(cause, httpx.TimeoutException | httpx2.TimeoutException)
+        if isinstance(cause, TimeoutError | httpx.TimeoutException | httpx2.TimeoutException):
+            return True
         cause = cause.__cause__
-    return late
+    return False
 
 
 def connection_error(name: str, error: BaseException) -> ProviderError:
@@ -163,11 +196,17 @@ def connection_error(name: str, error: BaseException) -> ProviderError:
     return ProviderUnreachable(f"{name}: the connection was refused or broke")
 
 
-async def server_sent_events(response: httpx2.Response) -> AsyncIterator[str]:
-    """The data of each event of a stream. Raises ProviderBadAnswer for an answer that is no stream."""
+async def server_sent_events(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """The data of each event of a stream, one line each. Raises ProviderBadAnswer for an answer that is no stream."""
     kind = response.headers.get("Content-Type", "")
     if not kind.startswith("text/event-stream"):
         raise ProviderBadAnswer(f"an answer of the type {kind[:100]!r} in place of a stream")
-    async for line in response.aiter_lines():
-        if line.startswith("data:"):
-            yield line[5:].strip()
+    rest = b""
+    # Not by the client's lines, which takes as long as all else that is done with an event.
+    async for piece in response.stream:  # type: ignore[union-attr]
+        *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > MAX_LINE_BYTES:
+            raise UnfitAnswer(f"an event of more than {MAX_LINE_BYTES} bytes")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()

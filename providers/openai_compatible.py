@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import httpx2
-import jiter
 import openai
 from pydantic import BaseModel, Field, ValidationError
 
@@ -34,9 +33,9 @@ from providers.base import (
 from providers.http import (
     MACHINE_HEADERS,
     PreparedOnce,
+    SDKClient,
     UnfitAnswer,
     connection_error,
-    httpx2_client,
     server_sent_events,
 )
 
@@ -176,7 +175,7 @@ class OpenAICompatible:
             default_headers=self._headers | _NOT_OURS,
             max_retries=0,
             timeout=openai.Timeout(self.timeout, connect=CONNECT_TIMEOUT),
-            http_client=httpx2_client(),
+            http_client=SDKClient(),
         )
 
     async def close(self) -> None:
@@ -206,7 +205,7 @@ class OpenAICompatible:
                 )  # type: ignore[assignment]
             try:
                 async for data in server_sent_events(answer):
-                    if data == "[DONE]":
+                    if data == b"[DONE]":
                         return
                     yield self._piece(data, request.model)
             finally:
@@ -267,8 +266,8 @@ class OpenAICompatible:
             parameters[self._length_parameter] = parameters.pop("max_tokens")
         return {"messages": request.messages, "model": request.model} | parameters
 
-    def _piece(self, data: str, model: str) -> Chunk:
-        piece = _Piece.model_validate(jiter.from_json(data.encode()))
+    def _piece(self, data: bytes, model: str) -> Chunk:
+        piece = _Piece.model_validate_json(data)
         if piece.error is not None:
             raise ProviderBadAnswer(f"{self.name}: the stream ended in an error")
         return Chunk(piece.choices, piece.model or model, _usage(piece.usage))

@@ -1,9 +1,9 @@
 """One HTTP request as this service takes it, in place of Quart's own class for that.
 
 Quart starts two tasks for each request, one of which hands the body on as it comes, and a third to answer it. Here
-the route pulls the body itself and nothing is started. A caller that hangs up does not end its request: what is being
-committed stays so. Each request has an id: the caller's `X-Request-ID`, or one of our own; it is in the answer's
-headers and in every log line.
+the route pulls the body itself and nothing is started. A caller that hangs up does not end its request, since what is
+being committed stays so, but where a route asks for that by `while_heard`. Each request has an id: the caller's
+`X-Request-ID`, or one of our own; it is in the answer's headers and in every log line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 from types import EllipsisType
 from typing import Any
 
@@ -21,7 +21,7 @@ from quart import Quart, Request, Response
 from quart.asgi import ASGIHTTPConnection
 from quart.routing import QuartMap
 from quart.typing import ResponseTypes
-from quart.utils import cancel_tasks, encode_headers
+from quart.utils import encode_headers
 from quart.wrappers.base import BaseRequestWebsocket
 from quart.wrappers.request import Body
 from quart.wrappers.response import DataBody
@@ -139,20 +139,31 @@ class Connection(ASGIHTTPConnection):
         """Send a long answer, until it is sent, the caller goes away, or its time is over."""
         own = response.timeout if isinstance(response, Response) else Ellipsis
         limit: float | None = self.app.config["RESPONSE_TIMEOUT"] if isinstance(own, EllipsisType) else own
-        sending = asyncio.ensure_future(self._send_response(send, response))
-        gone = asyncio.ensure_future(_hung_up(receive))
-        try:
-            await asyncio.wait((sending, gone), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await cancel_tasks({task for task in (sending, gone) if not task.done()})
-        if sending.done() and not sending.cancelled():
-            sending.result()
+        with contextlib.suppress(ClientDisconnected):
+            async with while_heard(receive, limit):
+                await self._send_response(send, response)
 
 
-async def _hung_up(receive: ASGIReceiveCallable) -> None:
-    """Return when the caller goes away."""
+@contextlib.asynccontextmanager
+async def while_heard(receive: ASGIReceiveCallable, limit: float | None = None) -> AsyncIterator[None]:
+    """End what is inside when the caller goes away or after `limit` seconds. Raises ClientDisconnected."""
+    try:
+        async with asyncio.timeout(limit) as time_left:
+            listening = asyncio.ensure_future(_end_when_gone(receive, time_left))
+            try:
+                yield
+            finally:
+                listening.cancel()
+    except TimeoutError:
+        if not time_left.expired():
+            raise
+        raise ClientDisconnected from None
+
+
+async def _end_when_gone(receive: ASGIReceiveCallable, time_left: asyncio.Timeout) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    time_left.reschedule(0)
 
 
 async def _let_go(body: PulledBody) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
 from quart import current_app, request
 
+from routes import connection
 from routes.connection import SizedRequest
 from routes.errors import APIError
 from services.keys import Principal
@@ -20,6 +22,11 @@ def sidecast() -> Sidecast:
 def request_id() -> str:
     """The id of this request."""
     return str(request.scope["state"]["request_id"])
+
+
+def while_heard() -> AbstractAsyncContextManager[None]:
+    """Ends what is inside, with ClientDisconnected, when the caller goes away. For after the body was read."""
+    return connection.while_heard(cast(SizedRequest, request).body.receive)
 
 
 def success(data: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from providers.base import (
 )
 from routes.body import read_body
 from routes.connection import BASE
-from routes.context import require, sidecast
+from routes.context import require, sidecast, while_heard
 from routes.errors import RETRY_SECONDS, APIError
 from services.gateway import AUTO, Completion, UnknownModel
 from services.keys import SERVICE
@@ -110,12 +110,14 @@ async def post_completion() -> Response:
     asked = await read_body(ChatBody)
     if asked.stream:
         bodies = chunk_bodies(asked)
-        first = await anext(bodies)  # an outage up to here is an error's status, not a broken stream
+        async with while_heard():
+            first = await anext(bodies)  # an outage up to here is an error's status, not a broken stream
         answer = Response(_events(first, bodies), content_type="text/event-stream; charset=utf-8")
         answer.headers["Cache-Control"] = "no-cache"
         answer.timeout = None
         return answer
-    reply = await sidecast().gateway.complete(_completion(asked))
+    async with while_heard():
+        reply = await sidecast().gateway.complete(_completion(asked))
     choices = [_choice(number, dict(choice)) for number, choice in enumerate(reply.choices)]
     body = _made("chat.completion") | {"model": reply.model, "choices": choices, "usage": _usage(reply.usage)}
     return _answer(body)

@@ -119,6 +119,11 @@ class AIService:
         except ProviderError as error:
             self.note_error(link, request.model, error, time.monotonic() - began, account=account)
             raise
+        except asyncio.CancelledError:
+            took, said = time.monotonic() - began, length(request.messages)
+            name = link.provider.name
+            self.ledger.note(Call(name, request.model, "cancelled", took, said=said, account=account))
+            raise
         took, said = time.monotonic() - began, length(request.messages)
         usage, answered = reply.usage, len(reply.text)
         self.ledger.note(Call(link.provider.name, reply.model, "ok", took, usage, said, answered, account=account))

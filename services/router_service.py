@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections import deque
 from datetime import UTC, datetime
@@ -10,12 +12,14 @@ from typing import Any, Protocol
 import httpx
 import orjson
 
-from config import PROBE_TIMEOUT, ROUTER_TIMEOUT, Settings
-from providers.http import httpx_options, timed_out
+from config import CONNECT_TIMEOUT, PROBE_TIMEOUT, ROUTER_TIMEOUT, Settings
+from providers.http import Client, UnfitAnswer, timed_out
 from services.webhooks import sign, signing_key
 
 KEPT_MESSAGES = 5_000
 LONGEST_RETRY_AFTER = 30.0
+SHORT_BYTES = 1024
+_WAITS = {"timeout": {"connect": CONNECT_TIMEOUT}}
 # The answers after which another try may succeed: 408, 429 and 5xx; other 4xx and 3xx are final.
 _PASSING = frozenset({408, 429, *range(500, 600)})
 
@@ -55,26 +59,20 @@ class HttpRouter:
     """The router at `ROUTER_API_URL`: one client, no redirects, no proxy of the environment."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.router_api_url + settings.router_response_path
-        self._base = settings.router_api_url
+        self._url = httpx.URL(settings.router_api_url + settings.router_response_path)
+        self._base = httpx.URL(settings.router_api_url)
         secret = settings.router_callback_secret.get_secret_value()
         self._signing_key = signing_key(secret) if secret else b""
         key = settings.router_api_key.get_secret_value()
-        bearer = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.AsyncClient(headers=bearer, **httpx_options(ROUTER_TIMEOUT, limited=False))
+        self._bearer = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = Client()
 
     async def post(self, interaction_id: str, body: dict[str, Any]) -> None:
         """Raises RouterUnavailable or RouterRefused."""
         content = orjson.dumps(body)
-        headers = {"Content-Type": "application/json"} | self._signature(interaction_id, content)
-        try:
-            # Streamed, so that a router's endless answer is not read: its status is all that counts.
-            async with self._client.stream("POST", self._url, content=content, headers=headers) as answer:
-                status, retry_after = answer.status_code, answer.headers.get("Retry-After", "")
-                if int(answer.headers.get("Content-Length") or 0) < 1024:
-                    await answer.aread()  # lets the connection be used again
-        except (httpx.HTTPError, httpx.StreamError, ValueError) as error:
-            raise RouterUnavailable(_reason(error)) from error
+        headers = self._bearer | {"Content-Type": "application/json"} | self._signature(interaction_id, content)
+        request = httpx.Request("POST", self._url, headers=headers, content=content, extensions=_WAITS)
+        status, retry_after = await self._send(request, ROUTER_TIMEOUT)
         if status in _PASSING:
             raise RouterUnavailable(f"router_status_{status}", _seconds(retry_after))
         if not 200 <= status < 300:
@@ -82,11 +80,24 @@ class HttpRouter:
 
     async def check(self) -> None:
         """Whether the router's host answers at all, whatever it says. Raises RouterUnavailable."""
+        request = httpx.Request("GET", self._base, headers=self._bearer, extensions=_WAITS)
+        await self._send(request, PROBE_TIMEOUT)
+
+    async def _send(self, request: httpx.Request, limit: float) -> tuple[int, str]:
+        """The answer's status and `Retry-After`, within `limit` seconds. Raises RouterUnavailable."""
         try:
-            async with self._client.stream("GET", self._base, timeout=PROBE_TIMEOUT):
-                pass
-        except httpx.HTTPError as error:
-            raise RouterUnavailable(_reason(error)) from error
+            async with asyncio.timeout(limit):
+                answer: httpx.Response = await self._client.send(request, stream=True)
+                try:
+                    # Read so that the connection can be used again; its status is all that counts.
+                    if int(answer.headers.get("Content-Length") or 0) <= SHORT_BYTES:
+                        with contextlib.suppress(UnfitAnswer):
+                            await answer.aread()
+                finally:
+                    await answer.aclose()
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise RouterUnavailable("router_timeout" if timed_out(error) else "router_unreachable") from error
+        return answer.status_code, answer.headers.get("Retry-After", "")
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -119,8 +130,3 @@ class DevRouter:
 def _seconds(retry_after: str) -> float:
     """The wait that a `Retry-After` in seconds asks for, between 0 and 30 s; 0 for what cannot be read."""
     return min(float(retry_after), LONGEST_RETRY_AFTER) if retry_after.isascii() and retry_after.isdigit() else 0.0
-
-
-def _reason(error: Exception) -> str:
-    """Why there was no answer, in a word."""
-    return "router_timeout" if timed_out(error) else "router_unreachable"
