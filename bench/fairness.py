@@ -2,7 +2,7 @@
 
     python -m bench.fairness
 
-A quiet channel sends 4 events a second; first alone, then while another sends 10,000 events that trigger in 10 s. The
+A quiet channel sends 20 events a second; first alone, then while another sends 10,000 events that trigger in 10 s. The
 time from POST to the reply at the router counts. The service has the first core, everything else the others; the
 model is a stub that answers after 50 ms.
 """
@@ -21,7 +21,7 @@ from bench.intake import INTERACTION, event
 from bench.load import pace, post
 from bench.rig import KEY, Rig, get, rig
 
-RATE = 4
+RATE = 20
 SECONDS = 10
 MODEL_SECONDS = 0.05
 

@@ -1,7 +1,8 @@
 """A model and a router that answer at once, or as late as told: `python -m bench.stubs PORT DELAY_SECONDS`.
 
 `POST /v1/chat/completions` as OpenAI documents it; `POST /response` takes replies. `GET /seen` gives the ids of the
-replies, in the order they came, with the time of each and its text.
+replies, in the order they came, with the time of each, its text, and the seconds that the model took for it, which a
+timer makes up to a millisecond more than it was told.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import uvloop
@@ -21,6 +23,7 @@ class Stub(asyncio.Protocol):
     seen: list[dict[str, Any]] = []  # noqa: RUF012 - shared by all connections on purpose
     delay = 0.0
     answers = 0
+    took: dict[str, float] = {}  # noqa: RUF012 - seconds by the answer's number
 
     def __init__(self) -> None:
         self._received = b""
@@ -46,7 +49,7 @@ class Stub(asyncio.Protocol):
             posted = json.loads(body)
             text = posted["response_data"]["message"]
             reply = {"id": posted["interaction_id"], "event": posted["event_id"], "text": text, "at": time.time()}
-            self.seen.append(reply | {"attempt": posted["attempt"]})
+            self.seen.append(reply | {"attempt": posted["attempt"], "model_seconds": self.took.get(_number(text), 0.0)})
             self._answer({})
         elif path == b"/seen":
             self._answer(self.seen)
@@ -55,7 +58,13 @@ class Stub(asyncio.Protocol):
         else:
             Stub.answers += 1
             answer = self._stream if b'"stream":true' in body.replace(b" ", b"") else self._answer
-            asyncio.get_running_loop().call_later(self.delay, answer, completion(Stub.answers))
+            asyncio.get_running_loop().call_later(
+                self.delay, self._complete, answer, completion(Stub.answers), time.perf_counter()
+            )
+
+    def _complete(self, answer: Callable[[dict[str, Any]], None], body: dict[str, Any], began: float) -> None:
+        self.took[_number(body["choices"][0]["message"]["content"])] = time.perf_counter() - began
+        answer(body)
 
     def _stream(self, body: dict[str, Any]) -> None:
         """The completion word by word, as server-sent events, each a piece of its own."""
@@ -85,6 +94,11 @@ def completion(number: int) -> dict[str, Any]:
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     about = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1_700_000_000, "model": "stub"}
     return about | {"choices": [choice], "usage": usage}
+
+
+def _number(text: str) -> str:
+    """The number of an answer, whatever was put before it."""
+    return text.rsplit(" ", 1)[-1]
 
 
 async def serve(port: int) -> None:

@@ -5,6 +5,7 @@ Keys hold the community, so that one never reads another's. Valkey away: memory 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import OrderedDict
@@ -53,6 +54,7 @@ class CacheManager:
         self._ttl = settings.context_ttl
         self._log = log
         self._memory: OrderedDict[UserKey, tuple[float, list[Exchange]]] = OrderedDict()
+        self._loading: dict[UserKey, asyncio.Future[list[Exchange]]] = {}
         self._valkey = _connect(settings.redis_url) if settings.redis_url else None
         self._away_since: float | None = None
         self._retry_at = 0.0
@@ -69,14 +71,28 @@ class CacheManager:
         """The user's exchanges in this community, oldest first."""
         if not self._limit:
             return []
-        known = self._memory.get(user)
-        if known and known[0] > time.monotonic():
-            return known[1]
+        known = self._known(user)
+        if known is not None:
+            return known
+        self.expect(user)
+        return await asyncio.shield(self._loading[user])
+
+    def expect(self, user: UserKey) -> None:
+        """Begin to read what is known of a user, whose history is asked for soon."""
+        if self._limit and user not in self._loading and self._known(user) is None:
+            loading = self._loading[user] = asyncio.ensure_future(self._load(user))
+            loading.add_done_callback(lambda _: self._loading.pop(user))
+
+    async def _load(self, user: UserKey) -> list[Exchange]:
         exchanges = await self._read(user)
         if exchanges is None:
             return []  # and not kept: Valkey may have more once it is back
         self._keep(user, exchanges)
         return exchanges
+
+    def _known(self, user: UserKey) -> list[Exchange] | None:
+        until, exchanges = self._memory.get(user, (0.0, []))
+        return exchanges if until > time.monotonic() else None
 
     async def remember(self, user: UserKey, said: str, answered: str) -> None:
         """Add an exchange; the oldest one beyond the limit goes."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,13 +62,14 @@ class MigrationError(Exception):
 
 
 class Database:
-    """One pool for the process. `connection()` is the only way in."""
+    """One pool for the process. `connection()` and `own_connection()` are the only ways in."""
 
     def __init__(self, url: str, log: Log) -> None:
         self._url = url
         self._log = log
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._away_since: float | None = None
+        self._own: list[OwnConnection] = []
         self.queries: Any = aiosql.from_path(SQL / "queries", "asyncpg")
 
     async def open(self) -> None:
@@ -96,17 +97,36 @@ class Database:
 
     async def close(self) -> None:
         if self._pool is not None:
+            for own in self._own:
+                await own.give_back()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._pool.close(), DATABASE_TIMEOUT)
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection for one piece of work. Raises DatabaseUnavailable, also for what fails inside."""
+        with self.errors():
+            async with self.pool.acquire(timeout=DATABASE_TIMEOUT) as connection:
+                yield connection
+
+    def own_connection(self) -> OwnConnection:
+        """A connection for one user at a time, who keeps it."""
+        own = OwnConnection(self)
+        self._own.append(own)
+        return own
+
+    @property
+    def pool(self) -> asyncpg.Pool[asyncpg.Record]:
+        """Raises DatabaseUnavailable before `open`."""
         if self._pool is None:
             raise DatabaseUnavailable("PostgreSQL is not connected yet")
+        return self._pool
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raises DatabaseUnavailable where PostgreSQL is away; when that begins and ends is logged."""
         try:
-            async with self._pool.acquire(timeout=DATABASE_TIMEOUT) as connection:
-                yield connection
+            yield
         except _AWAY as error:
             self._note_away(error)
             raise DatabaseUnavailable("PostgreSQL is not available") from error
@@ -132,6 +152,32 @@ class Database:
             seconds = round(time.monotonic() - self._away_since, 1)
             self._away_since = None
             self._log.system("database.back", f"PostgreSQL answers again after {seconds} s", result="SUCCESS")
+
+
+class OwnConnection:
+    """A connection that its user keeps, since taking one from the pool and giving it back takes as long as a query."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._kept: PoolConnectionProxy[asyncpg.Record] | None = None
+
+    @contextlib.asynccontextmanager
+    async def use(self) -> AsyncIterator[Connection]:
+        """The connection, a fresh one after a failure. Raises DatabaseUnavailable, also for what fails inside."""
+        with self._database.errors():
+            if self._kept is None or self._kept.is_closed():
+                await self.give_back()
+                self._kept = await self._database.pool.acquire(timeout=DATABASE_TIMEOUT)
+            try:
+                yield self._kept
+            except BaseException:
+                await self.give_back()
+                raise
+
+    async def give_back(self) -> None:
+        connection, self._kept = self._kept, None
+        if connection is not None:
+            await self._database.pool.release(connection)
 
 
 async def migrate(connection: Connection, folder: Path) -> list[str]:

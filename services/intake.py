@@ -107,7 +107,7 @@ class Intake:
     async def _commit(self, entries: list[Entry]) -> list[Repeat | None]:
         """Journal entries and start work on those that are new, whether or not their callers still wait."""
         for entry in entries:
-            entry.leased = not entry.suppressed and self._worker.reserve(entry.item.community_id)
+            entry.leased = not entry.suppressed and self._worker.reserve(entry.item)
         repeats: list[Repeat | None] | None = None
         try:
             repeats = await self._interactions.insert(entries)

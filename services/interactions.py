@@ -122,6 +122,7 @@ class Interactions:
     def __init__(self, database: Database, tasks: Tasks, owner: UUID, lease_seconds: float) -> None:
         self._database = database
         self._queries = database.queries
+        self._inserting, self._answering, self._ending = (database.own_connection() for _ in range(3))
         self._answers: GroupCommit[_Answer, bool] = GroupCommit(self._answer_all, tasks, MOST_IN_A_COMMIT)
         self._ends: GroupCommit[_End, bool] = GroupCommit(self._end_all, tasks, MOST_IN_A_COMMIT)
         self._lease: dict[str, Any] = {"owner": owner, "lease_seconds": lease_seconds}
@@ -131,7 +132,7 @@ class Interactions:
         # In the order of the keys, so that instances that insert the same ones do not wait for each other.
         ordered = sorted(entries, key=lambda entry: (entry.item.event.entity_id, entry.dedupe_key))
         text = _json([_row(entry) for entry in ordered])
-        async with self._database.connection() as connection:
+        async with self._inserting.use() as connection:
             status = await self._queries.insert_interactions(connection, entries=text, **self._lease)
             if status == f"INSERT 0 {len(entries)}":
                 return [None] * len(entries)
@@ -208,10 +209,10 @@ class Interactions:
                 "prompt_tokens": answer.reply.prompt_tokens,
                 "completion_tokens": answer.reply.completion_tokens,
             }
-            for answer in answers
+            for answer in sorted(answers, key=_by_id)
         ]
         query, lease = self._queries.answer_interactions, self._lease["lease_seconds"]
-        async with self._database.connection() as connection:
+        async with self._answering.use() as connection:
             written = {
                 row["interaction_id"] async for row in query(connection, answers=_json(rows), lease_seconds=lease)
             }
@@ -231,9 +232,9 @@ class Interactions:
     async def _end_all(self, ends: list[_End]) -> list[bool]:
         rows = [
             _held(end.item, end.timings) | {"state": end.state, "reason": end.reason, "deliveries": end.item.deliveries}
-            for end in ends
+            for end in sorted(ends, key=_by_id)
         ]
-        async with self._database.connection() as connection:
+        async with self._ending.use() as connection:
             written = {
                 row["interaction_id"] async for row in self._queries.end_interactions(connection, ends=_json(rows))
             }
@@ -254,6 +255,11 @@ class Interactions:
         """Delete up to `rows` that ended over `seconds` ago; how many."""
         async with self._database.connection() as connection:
             return int(await self._queries.delete_ended(connection, seconds=seconds, rows=rows))
+
+
+def _by_id(of: _Answer | _End) -> UUID:
+    """The order in which rows are locked everywhere, so that no two statements wait for each other."""
+    return of.item.interaction_id
 
 
 def given_key(event_id: str) -> str:

@@ -143,28 +143,16 @@ where interaction_id = any(:ids) and lease_owner = :owner and state in ('receive
 -- name: answer_interactions(answers, lease_seconds)
 -- The replies, which model gave each and at what cost. `deliveries` is 1, since each is sent at once: should this
 -- instance die now, it may have been. What comes back is written; the lease of the rest went to another.
-with answers as (
-    select *
-    from json_to_recordset(:answers) as a (
-        interaction_id uuid, fence bigint, reply text, fallback boolean, reason text, provider text, model text,
-        prompt_tokens int, completion_tokens int, timings jsonb
-    )
-),
-held as (
-    select a.*
-    from answers a
-    join interactions i using (interaction_id)
-    where i.fence = a.fence and i.state in ('received', 'answering', 'answered')
-    order by interaction_id
-    for update of i
-)
 update interactions i
-set state = 'answered', reply = h.reply, fallback = h.fallback, reason = h.reason, provider = h.provider,
-    model = h.model, prompt_tokens = h.prompt_tokens, completion_tokens = h.completion_tokens,
-    timings = h.timings, deliveries = 1, answered_at = now(),
+set state = 'answered', reply = a.reply, fallback = a.fallback, reason = a.reason, provider = a.provider,
+    model = a.model, prompt_tokens = a.prompt_tokens, completion_tokens = a.completion_tokens,
+    timings = a.timings, deliveries = 1, answered_at = now(),
     lease_until = now() + make_interval(secs => :lease_seconds)
-from held h
-where i.interaction_id = h.interaction_id
+from json_to_recordset(:answers) as a (
+    interaction_id uuid, fence bigint, reply text, fallback boolean, reason text, provider text, model text,
+    prompt_tokens int, completion_tokens int, timings jsonb
+)
+where i.interaction_id = a.interaction_id and i.fence = a.fence and i.state in ('received', 'answering', 'answered')
 returning i.interaction_id;
 
 -- name: postpone_delivery(seconds, deliveries, interaction_id, fence)!
@@ -176,27 +164,15 @@ where interaction_id = :interaction_id and fence = :fence and state in ('receive
 -- name: end_interactions(ends)
 -- The last states. The texts go, but for a reply that may be redriven. What comes back is written; the lease of the
 -- rest went to another.
-with ends as (
-    select *
-    from json_to_recordset(:ends) as e (
-        interaction_id uuid, fence bigint, state text, reason text, deliveries int, timings jsonb
-    )
-),
-held as (
-    select e.*
-    from ends e
-    join interactions i using (interaction_id)
-    where i.fence = e.fence and i.state in ('received', 'answering', 'answered')
-    order by interaction_id
-    for update of i
-)
 update interactions i
-set state = h.state, reason = coalesce(h.reason, i.reason), deliveries = h.deliveries,
-    timings = i.timings || h.timings, ended_at = now(), lease_owner = null, lease_until = null,
-    event = case when h.state = 'undeliverable' then (i.event::jsonb || '{"message_content": ""}')::json end,
-    reply = case when h.state = 'undeliverable' then i.reply end
-from held h
-where i.interaction_id = h.interaction_id
+set state = e.state, reason = coalesce(e.reason, i.reason), deliveries = e.deliveries,
+    timings = i.timings || e.timings, ended_at = now(), lease_owner = null, lease_until = null,
+    event = case when e.state = 'undeliverable' then (i.event::jsonb || '{"message_content": ""}')::json end,
+    reply = case when e.state = 'undeliverable' then i.reply end
+from json_to_recordset(:ends) as e (
+    interaction_id uuid, fence bigint, state text, reason text, deliveries int, timings jsonb
+)
+where i.interaction_id = e.interaction_id and i.fence = e.fence and i.state in ('received', 'answering', 'answered')
 returning i.interaction_id;
 
 -- name: cancel_interactions(entity_id, dedupe_key, user_id)
