@@ -11,8 +11,18 @@ import binascii
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import parse_qsl
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -62,14 +72,49 @@ def _check_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Tokens = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class Fallback(BaseModel):
+    """An entry of `AI_FALLBACKS`; what is None is as for the provider otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: Provider
+    model: str
+    temperature: Temperature | None = None
+    max_tokens: Tokens | None = None
+
+
+def _fallback(entry: str) -> Fallback:
+    """Raises ValueError."""
+    path, _, query = entry.partition("?")
+    provider, _, model = path.partition("/")
+    given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    if given.keys() - {"temperature", "max_tokens"}:
+        raise ValueError("an entry takes temperature and max_tokens alone")
+    return Fallback.model_validate({"provider": provider, "model": model} | given)
+
+
+def _check_fallbacks(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for number, entry in enumerate(entries, 1):
+        try:
+            _fallback(entry)
+        except ValidationError as error:
+            [problem, *_] = error.errors(include_url=False, include_input=False)
+            raise ValueError(f"entry {number}: {problem['loc'][0]}: {problem['msg']}") from None
+        except ValueError as error:
+            raise ValueError(f"entry {number}: {error}") from None
+    return entries
+
+
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
 SigningSecret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Url = Annotated[str, AfterValidator(_check_url), AfterValidator(_strip_slash)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
-Temperature = Annotated[float, Field(ge=0, le=2)]
-Tokens = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Settings(BaseSettings):
@@ -139,14 +184,32 @@ class Settings(BaseSettings):
         None, description="How freely the model answers; empty: 0.7, and 0.2 for the small embedded model."
     )
     ai_max_tokens: Tokens = Field(150, description="Longest answer in tokens; 150 fill a chat message.")
-    ai_fallbacks: Words = Field((), description="Providers tried after it: `provider/model,…`, in order.")
+    ai_fallbacks: Annotated[Words, AfterValidator(_check_fallbacks)] = Field(
+        (),
+        description="Providers tried after it, in order: `provider/model,…`, each with parameters of its own if need "
+        "be: `provider/model?temperature=0.2&max_tokens=60`.",
+    )
+    ai_hedge_seconds: float = Field(
+        0,
+        ge=0,
+        le=3600,
+        description="Seconds after which the next provider is asked as well; the first answer counts; 0: never.",
+    )
     request_timeout: Seconds = Field(
         30, description="Seconds one call of a model may take, where a provider has no setting of its own."
     )
     breaker_failures: int = Field(
         5, ge=1, le=1000, description="Failures in a row after which a provider is not asked for a while."
     )
-    breaker_open_seconds: Seconds = Field(60, description="That while, in seconds; then one call finds out.")
+    breaker_window_seconds: Seconds = Field(
+        30, description="Or when half of the calls failed in so many seconds (and see the next)."
+    )
+    breaker_window_calls: int = Field(
+        20, ge=1, le=100_000, description="Least number of calls in that time from which their half counts."
+    )
+    breaker_open_seconds: Seconds = Field(
+        60, description="How long it is not asked, in seconds; then one call finds out."
+    )
     embedded_model_path: str = Field("", description="Another GGUF file for the embedded model.")
     embedded_model_url: Url = Field("", description="Where the embedded model listens; set by `scripts/serve`.")
     embedded_model_key: SecretStr = Field(SecretStr(""), description="Its key; set by `scripts/serve`.")
@@ -154,7 +217,9 @@ class Settings(BaseSettings):
     ollama_port: Port = Field(11434, description="Port of the Ollama server.")
     ollama_use_tls: bool = Field(False, description="Speak https to Ollama.")
     ollama_cert_path: str = Field(
-        "", description="PEM file: the CA that Ollama's certificate is checked against, or a client's own with its key."
+        "",
+        description="PEM file: the CA that Ollama's certificate is checked against, or a client's own with its key, "
+        "which that CA may follow.",
     )
     ollama_verify_ssl: bool = Field(True, description="Check Ollama's certificate.")
     ollama_model: str = Field("llama3.2", description="Model asked of Ollama.")
@@ -214,6 +279,11 @@ class Settings(BaseSettings):
     )
     log_dir: str = Field("", description="Folder for a log file as well (10 MB each, 5 kept); empty: none.")
     enable_syslog: bool = Field(False, description="Write to the local syslog as well.")
+
+    @property
+    def fallbacks(self) -> list[Fallback]:
+        """`ai_fallbacks`, read."""
+        return [_fallback(entry) for entry in self.ai_fallbacks]
 
     @model_validator(mode="before")
     @classmethod

@@ -6,6 +6,7 @@ ProviderError
 ├── ProviderRateLimited        the provider asks to wait
 ├── ProviderRefusedKey         the key is wrong or may not do this
 ├── ProviderBadRequest         the provider does not take the request as it is
+│   ├── ProviderNotFound           there is no such model, or nothing at this address
 │   ├── ProviderContextTooLong     more tokens than the model reads
 │   └── ProviderContentRefused     the provider's rules refuse what was said
 └── ProviderBadAnswer          an answer that is none: a server error, wrong content, no text, no end
@@ -23,6 +24,8 @@ from typing import Any, Protocol
 
 # More than any chat reply; what is longer is no answer.
 MAX_ANSWER_CHARACTERS = 100_000
+# English text; only where a provider does not count (help.openai.com, "What are tokens").
+CHARACTERS_A_TOKEN = 4
 
 Message = Mapping[str, Any]
 """A message as OpenAI has it: `role`, `content`, and for tools `tool_calls` or `tool_call_id`."""
@@ -73,6 +76,10 @@ class ProviderBadRequest(ProviderError):
         self.param = param
 
 
+class ProviderNotFound(ProviderBadRequest):
+    reason = "provider_not_found"
+
+
 class ProviderContextTooLong(ProviderBadRequest):
     reason = "provider_context_too_long"
 
@@ -103,10 +110,19 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens as the provider counted them; None where it did not say."""
+    """Tokens as the provider counted them; None where it did not say, until they are `estimated`."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    estimated: bool = False
+
+    def counted(self, said: int, answered: int) -> Usage:
+        """With an estimate, from lengths in characters, of what the provider did not say."""
+        if self.prompt_tokens is not None and self.completion_tokens is not None:
+            return self
+        prompt = -(-said // CHARACTERS_A_TOKEN) if self.prompt_tokens is None else self.prompt_tokens
+        completion = -(-answered // CHARACTERS_A_TOKEN) if self.completion_tokens is None else self.completion_tokens
+        return Usage(prompt, completion, estimated=True)
 
 
 @dataclass(frozen=True)
@@ -231,6 +247,7 @@ _BY_STATUS: dict[int, type[ProviderError]] = {
     401: ProviderRefusedKey,
     402: ProviderRefusedKey,
     403: ProviderRefusedKey,
+    404: ProviderNotFound,
     408: ProviderTimeout,
     501: ProviderBadRequest,
 }

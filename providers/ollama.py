@@ -133,8 +133,10 @@ class Ollama:
         ]
 
     async def check(self) -> None:
-        """Raises ProviderError."""
-        await self.models()
+        """Raises ProviderError; ProviderNotFound where the model was not pulled."""
+        with self._errors():
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await self._open_client.show(self.model)
 
     async def count_tokens(self, _text: str) -> int | None:
         """None: Ollama does not say."""
@@ -175,7 +177,10 @@ class Ollama:
 
 
 def _verify(settings: Settings) -> ssl.SSLContext | bool:
-    """How the server's certificate is checked. `OLLAMA_CERT_PATH` is its authority, or a client's with its key."""
+    """How the server's certificate is checked. `OLLAMA_CERT_PATH` is its authority, or a client's with its key.
+
+    After the client's the authority may stand in the same file.
+    """
     if not settings.ollama_use_tls or not (settings.ollama_cert_path or settings.ollama_verify_ssl):
         return settings.ollama_verify_ssl
     path = settings.ollama_cert_path
@@ -183,6 +188,7 @@ def _verify(settings: Settings) -> ssl.SSLContext | bool:
     context = ssl.create_default_context(cafile=path if path and not own else None)
     if own:
         context.load_cert_chain(path)
+        context.load_verify_locations(path)
     if not settings.ollama_verify_ssl:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

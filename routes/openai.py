@@ -19,13 +19,14 @@ from providers.base import (
     ProviderContentRefused,
     ProviderContextTooLong,
     ProviderError,
+    ProviderNotFound,
     ProviderRateLimited,
     ProviderTimeout,
     Usage,
 )
 from routes.body import read_body
 from routes.connection import BASE
-from routes.context import require, sidecast, while_heard
+from routes.context import headers, require, sidecast, while_heard
 from routes.errors import RETRY_SECONDS, APIError
 from services.gateway import AUTO, Completion, UnknownModel
 from services.keys import SERVICE
@@ -117,7 +118,9 @@ async def post_completion() -> Response:
         answer.timeout = None
         return answer
     async with while_heard():
-        reply = await sidecast().gateway.complete(_completion(asked))
+        # A caller that would take an answer from a cache takes one that another caller waits for already.
+        shared = "max-age=" in headers().get("cache-control", "")
+        reply = await sidecast().gateway.complete(_completion(asked), shared=shared)
     choices = [_choice(number, dict(choice)) for number, choice in enumerate(reply.choices)]
     body = _made("chat.completion") | {"model": reply.model, "choices": choices, "usage": _usage(reply.usage)}
     return _answer(body)
@@ -135,7 +138,7 @@ async def post_embedding() -> Response:
         for number, vector in enumerate(made.vectors)
     ]
     tokens = made.usage.prompt_tokens or 0
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens} | ({"estimated": True} if made.usage.estimated else {})
     return _answer({"object": "list", "data": data, "model": made.model, "usage": usage})
 
 
@@ -181,6 +184,8 @@ def describe(error: APIError | UnknownModel | ProviderError) -> tuple[int, dict[
         return error.status, _error(error.status, message, detail["field"].split(".")[0] or None, code)
     if isinstance(error, UnknownModel):
         return 404, _error(404, f"The model '{error}' does not exist here.", "model", "model_not_found")
+    if isinstance(error, ProviderNotFound):
+        return 404, _error(404, "The model's provider does not have this model.", "model", "model_not_found")
     if isinstance(error, ProviderBadRequest):
         message = f"The model's provider does not take this request ({error.reason})."
         return 400, _error(400, message, error.param, _CODES.get(type(error)))
@@ -231,9 +236,11 @@ def _choice(number: int, choice: dict[str, Any]) -> dict[str, Any]:
     return base | {"finish_reason": choice.get("finish_reason") or "stop"}
 
 
-def _usage(usage: Usage) -> dict[str, int]:
+def _usage(usage: Usage) -> dict[str, Any]:
+    """OpenAI's counts, and `estimated` where the provider did not count."""
     prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return counts | ({"estimated": True} if usage.estimated else {})
 
 
 async def chunk_bodies(asked: ChatBody) -> AsyncGenerator[dict[str, Any], None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from config import Settings
@@ -14,12 +15,14 @@ from providers.base import ChatReply, ChatRequest, Message, Provider, ProviderBa
 from providers.breaker import Breaker, Rule, State
 from providers.catalog import make_provider
 from providers.resilient import BreakerOpen, Resilient
-from services.ledger import NOBODY, Account, Call, Ledger
+from services.ledger import NOBODY, UNCOUNTED, Account, Call, Ledger
 from services.logs import Log
 from services.metrics import Metrics
 from services.prompts import Prompt
 
 _FlightKey = tuple[int, UUID | None, bytes]
+Failures = list[tuple[str, ProviderError]]
+Ask = tuple[Resilient, ChatRequest]
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,12 @@ class Answer:
 
 
 class NoAnswer(Exception):
-    """No provider answered; `reason` names each one's failure."""
+    """No provider answered; `errors` are those of each by its name, `reason` names them in a line."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, errors: Failures) -> None:
+        self.errors = errors
+        self.reason = _reasons(errors)
+        super().__init__(self.reason)
 
 
 class AIService:
@@ -53,7 +57,13 @@ class AIService:
     ) -> None:
         self.ledger = ledger
         self._flights: dict[_FlightKey, asyncio.Future[ChatReply]] = {}
-        self._rule = Rule(settings.breaker_failures, settings.breaker_open_seconds)
+        self._rule = Rule(
+            settings.breaker_failures,
+            settings.breaker_open_seconds,
+            settings.breaker_window_seconds,
+            settings.breaker_window_calls,
+        )
+        self._hedge_seconds = settings.ai_hedge_seconds
         self._metrics = metrics
         self._log = log
         self._breakers: dict[tuple[str, str, str], Breaker] = {}
@@ -72,28 +82,70 @@ class AIService:
 
     async def answer(self, prompt: Prompt, seconds: float, account: Account) -> Answer:
         """The first provider's answer within `seconds` over all of them. Raises NoAnswer."""
-        deadline = time.monotonic() + seconds
-        failures: list[str] = []
-        for link in self.chain:
-            provider = link.provider
-            parameters = {"temperature": provider.temperature, "max_tokens": provider.max_tokens}
-            messages = prompt.messages(examples=provider.needs_examples)
-            request = ChatRequest(messages, provider.model, parameters)
-            try:
-                reply = await self.ask(link, request, deadline - time.monotonic(), account)
-            except ProviderError as error:
-                failures.append(f"{provider.name}: {error.reason}")
-            else:
-                usage = reply.usage.prompt_tokens, reply.usage.completion_tokens
-                return Answer(reply.text, provider.name, reply.model, *usage, ", ".join(failures) or None)
-        raise NoAnswer(", ".join(failures))
+        asks = [(link, _request(link.provider, prompt)) for link in self.chain]
+        link, reply, failures = await self.first(asks, seconds, account)
+        usage = reply.usage.prompt_tokens, reply.usage.completion_tokens
+        return Answer(reply.text, link.provider.name, reply.model, *usage, _reasons(failures) or None)
 
-    async def ask(self, link: Resilient, request: ChatRequest, limit: float, account: Account = NOBODY) -> ChatReply:
+    async def first(
+        self, asks: Sequence[Ask], seconds: float, account: Account = NOBODY, *, shared: bool = False
+    ) -> tuple[Resilient, ChatReply, Failures]:
+        """Who answered, what, and who did not before; within `seconds` over all that are asked. Raises NoAnswer.
+
+        The next one is asked when one fails and, where `AI_HEDGE_SECONDS` is set, also when it takes so long.
+        """
+        deadline = time.monotonic() + seconds
+        if self._hedge_seconds:
+            return await self._first_of_several(asks, deadline, account, shared)
+        failures: Failures = []
+        for link, request in asks:
+            try:
+                reply = await self.ask(link, request, deadline - time.monotonic(), account, shared=shared)
+            except ProviderError as error:
+                failures.append((link.provider.name, error))
+            else:
+                return link, reply, failures
+        raise NoAnswer(failures)
+
+    async def _first_of_several(
+        self, asks: Sequence[Ask], deadline: float, account: Account, shared: bool
+    ) -> tuple[Resilient, ChatReply, Failures]:
+        waiting, failures = deque(asks), Failures()
+        running: dict[asyncio.Task[ChatReply], Resilient] = {}
+        try:
+            while waiting or running:
+                if waiting:
+                    link, request = waiting.popleft()
+                    asking = self.ask(link, request, deadline - time.monotonic(), account, shared=shared)
+                    running[asyncio.create_task(asking)] = link
+                patience = self._hedge_seconds if waiting else None
+                done, _ = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    link = running.pop(task)
+                    try:
+                        return link, task.result(), failures
+                    except ProviderError as error:
+                        failures.append((link.provider.name, error))
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        raise NoAnswer(failures)
+
+    async def ask(
+        self,
+        link: Resilient,
+        request: ChatRequest,
+        limit: float,
+        account: Account = NOBODY,
+        *,
+        shared: bool = False,
+    ) -> ChatReply:
         """One provider's reply, with a row in the ledger. Raises ProviderError.
 
-        At temperature 0 equal calls of one community that are in flight together are one call.
+        At temperature 0, or where they may be `shared`, equal calls of one community in flight together are one call.
         """
-        if request.parameters.get("temperature") != 0:
+        if not shared and request.parameters.get("temperature") != 0:
             return await self._ask(link, request, limit, account)
         key = (id(link), account.community_id, request.fingerprint())
         flight = self._flights.get(key)
@@ -114,19 +166,18 @@ class AIService:
 
     async def _ask(self, link: Resilient, request: ChatRequest, limit: float, account: Account) -> ChatReply:
         began = time.monotonic()
+        name, said = link.provider.name, length(request.messages)
         try:
             reply = await link.chat(request, limit)
         except ProviderError as error:
             self.note_error(link, request.model, error, time.monotonic() - began, account=account)
             raise
         except asyncio.CancelledError:
-            took, said = time.monotonic() - began, length(request.messages)
-            name = link.provider.name
-            self.ledger.note(Call(name, request.model, "cancelled", took, said=said, account=account))
+            took, usage = time.monotonic() - began, UNCOUNTED.counted(said, 0)
+            self.ledger.note(Call(name, request.model, "cancelled", took, usage, account=account))
             raise
-        took, said = time.monotonic() - began, length(request.messages)
-        usage, answered = reply.usage, len(reply.text)
-        self.ledger.note(Call(link.provider.name, reply.model, "ok", took, usage, said, answered, account=account))
+        reply = replace(reply, usage=reply.usage.counted(said, len(reply.text)))
+        self.ledger.note(Call(name, reply.model, "ok", time.monotonic() - began, reply.usage, account=account))
         return reply
 
     def note_error(
@@ -175,10 +226,23 @@ def length(messages: Sequence[Message]) -> int:
     return sum(len(str(message.get("content") or "")) for message in messages)
 
 
+def _request(provider: Provider, prompt: Prompt) -> ChatRequest:
+    parameters = {"temperature": provider.temperature, "max_tokens": provider.max_tokens}
+    return ChatRequest(prompt.messages(examples=provider.needs_examples), provider.model, parameters)
+
+
+def _reasons(failures: Failures) -> str:
+    return ", ".join(f"{name}: {error.reason}" for name, error in failures)
+
+
 def make_providers(settings: Settings) -> list[Provider]:
-    """`AI_PROVIDER` and the `provider/model` pairs of `AI_FALLBACKS`. Raises ValueError for one that cannot be made."""
+    """`AI_PROVIDER` and those of `AI_FALLBACKS`. Raises ValueError for one that cannot be made."""
     chain = [make_provider(settings.ai_provider, settings.ai_model, settings)]
-    for entry in settings.ai_fallbacks:
-        name, _, model = entry.partition("/")
-        chain.append(make_provider(name, model, settings))
+    for fallback in settings.fallbacks:
+        provider = make_provider(fallback.provider, fallback.model, settings)
+        if fallback.temperature is not None:
+            provider.temperature = fallback.temperature
+        if fallback.max_tokens is not None:
+            provider.max_tokens = fallback.max_tokens
+        chain.append(provider)
     return chain

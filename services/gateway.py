@@ -21,13 +21,13 @@ from providers.base import (
     Usage,
 )
 from providers.resilient import Resilient
-from services.ai_service import AIService, length
+from services.ai_service import AIService, NoAnswer, length
 from services.ledger import Call
 from services.logs import Log
 from services.tasks import Tasks
 
 AUTO = "auto"
-STREAM_SECONDS = 300.0
+WHOLE_SECONDS = 300.0
 MODELS_SECONDS = 3600.0
 DOWN_SECONDS = 30.0
 
@@ -65,16 +65,15 @@ class Gateway:
         self._lists: dict[str, Listed] = {}
         self._listing: dict[str, asyncio.Task[None]] = {}
 
-    async def complete(self, asked: Completion) -> ChatReply:
-        """The first provider's reply. Raises UnknownModel, ProviderError."""
-        errors: list[ProviderError] = []
-        for link, model in await self._able(asked):
-            request = ChatRequest(asked.messages, model, asked.parameters)
-            try:
-                return await self._ai.ask(link, request, link.provider.timeout)
-            except ProviderError as error:
-                errors.append(error)
-        raise _worst(errors)
+    async def complete(self, asked: Completion, *, shared: bool = False) -> ChatReply:
+        """The first provider's reply; `shared` as `AIService.ask` has it. Raises UnknownModel, ProviderError."""
+        able = await self._able(asked)
+        asks = [(link, ChatRequest(asked.messages, model, asked.parameters)) for link, model in able]
+        try:
+            _, reply, _ = await self._ai.first(asks, WHOLE_SECONDS, shared=shared)
+        except NoAnswer as failed:
+            raise _worst([error for _, error in failed.errors]) from failed
+        return reply
 
     async def stream(self, asked: Completion) -> AsyncGenerator[Chunk, None]:
         """The first provider's reply in pieces; the next one is asked only while nothing was said.
@@ -84,13 +83,15 @@ class Gateway:
         errors: list[ProviderError] = []
         for link, model in await self._able(asked):
             said = _Said(link, model, asked)
-            pieces = link.stream(ChatRequest(asked.messages, model, asked.parameters), STREAM_SECONDS)
+            pieces = link.stream(ChatRequest(asked.messages, model, asked.parameters), WHOLE_SECONDS)
             try:
                 async for chunk in pieces:
                     for ready in said.take(chunk):
                         yield ready
                 if said.first_token is None:
                     raise ProviderBadAnswer(f"{link.provider.name}: the model gave no text")
+                if said.usage.estimated:
+                    yield Chunk([], said.model, said.usage)
                 self._ai.ledger.note(said.call())
                 return
             except ProviderError as error:
@@ -116,10 +117,10 @@ class Gateway:
                 errors.append(error)
                 self._ai.note_error(link, name, error, time.monotonic() - began, kind="embedding")
             else:
-                usage, took = replace(made.usage, completion_tokens=0), time.monotonic() - began
-                said = sum(map(len, texts))
-                self._ai.ledger.note(Call(link.provider.name, made.model, "ok", took, usage, said, kind="embedding"))
-                return made
+                usage = replace(made.usage, completion_tokens=0).counted(sum(map(len, texts)), 0)
+                took = time.monotonic() - began
+                self._ai.ledger.note(Call(link.provider.name, made.model, "ok", took, usage, kind="embedding"))
+                return replace(made, usage=usage)
         raise _worst(errors)
 
     async def models(self) -> list[Listed]:
@@ -182,22 +183,26 @@ class _Said:
     """What a stream has said so far; nothing is passed on before its first word."""
 
     def __init__(self, link: Resilient, model: str, asked: Completion) -> None:
+        self.model = model
+        self.first_token: float | None = None
         self._provider = link.provider.name
-        self._model = model
         self._asked = length(asked.messages)
         self._answered = 0
         self._usage = Usage()
         self._held: list[Chunk] = []
         self._began = time.monotonic()
-        self.first_token: float | None = None
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._began
 
+    @property
+    def usage(self) -> Usage:
+        return self._usage.counted(self._asked, self._answered)
+
     def take(self, chunk: Chunk) -> list[Chunk]:
         """What may be passed on now."""
-        self._model, self._usage = chunk.model, chunk.usage or self._usage
+        self.model, self._usage = chunk.model, chunk.usage or self._usage
         self._answered += sum(len(choice["delta"].get("content") or "") for choice in chunk.choices)
         if self.first_token is not None:
             return [chunk]
@@ -208,10 +213,7 @@ class _Said:
         return self._held
 
     def call(self) -> Call:
-        lengths = self._asked, self._answered
-        return Call(
-            self._provider, self._model, "ok", self.seconds, self._usage, *lengths, first_token=self.first_token
-        )
+        return Call(self._provider, self.model, "ok", self.seconds, self.usage, first_token=self.first_token)
 
 
 def _speaks(chunk: Chunk) -> bool:

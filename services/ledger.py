@@ -23,8 +23,6 @@ PRICES = SQL / "prices.csv"
 FLUSH_SECONDS = 1.0
 MOST_IN_AN_INSERT = 500
 MOST_WAITING = 20_000
-# English text; only where a provider does not count (help.openai.com, "What are tokens").
-CHARACTERS_A_TOKEN = 4
 
 
 @dataclass(frozen=True)
@@ -41,18 +39,13 @@ UNCOUNTED = Usage()
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a model that ended; `result` is `ok`, `cancelled` or the error's reason, times are in seconds.
-
-    `said` and `answered` are the lengths of the texts, for an estimate where the provider gave no tokens.
-    """
+    """A call of a model that ended; `result` is `ok`, `cancelled` or the error's reason, times are in seconds."""
 
     provider: str
     model: str
     result: str
     seconds: float
     usage: Usage = UNCOUNTED
-    said: int = 0
-    answered: int = 0
     kind: str = "chat"
     first_token: float | None = None
     account: Account = NOBODY
@@ -67,11 +60,12 @@ class Ledger:
         self._database = database
         self._log = log
         self._prices = _read_prices()
+        self._prices_read = PRICES.stat().st_mtime_ns
         self._waiting: deque[dict[str, Any]] = deque()
         self._flushing = asyncio.Lock()
 
     def open(self, tasks: Tasks) -> None:
-        tasks.repeat(self.flush, _pause, "write the ledger")
+        tasks.repeat(self._step, _pause, "write the ledger")
 
     def note(self, call: Call) -> None:
         """Write a call down soon."""
@@ -79,6 +73,21 @@ class Ledger:
             self._log.error("ledger.full", "PostgreSQL is away for too long: a call is not written down")
             return
         self._waiting.append(self._row(call))
+
+    async def _step(self) -> None:
+        self.refresh_prices()
+        await self.flush()
+
+    def refresh_prices(self) -> None:
+        """Read the prices again where an admin has changed them; those that cannot be read change nothing."""
+        try:
+            changed = PRICES.stat().st_mtime_ns
+            if changed == self._prices_read:
+                return
+            self._prices_read = changed
+            self._prices = _read_prices()
+        except (OSError, ValueError) as error:
+            self._log.error("ledger.prices", f"the prices stay as they were: {error}", result="ERROR")
 
     async def flush(self) -> None:
         """Write down what waits; what cannot be written waits on."""
@@ -102,10 +111,6 @@ class Ledger:
 
     def _row(self, call: Call) -> dict[str, Any]:
         prompt, completion = call.usage.prompt_tokens, call.usage.completion_tokens
-        estimated = call.result in {"ok", "cancelled"} and (prompt is None or completion is None)
-        if estimated:
-            prompt = -(-call.said // CHARACTERS_A_TOKEN) if prompt is None else prompt
-            completion = -(-call.answered // CHARACTERS_A_TOKEN) if completion is None else completion
         return {
             "call_id": call.call_id,
             "called_at": call.called_at,
@@ -117,7 +122,7 @@ class Ledger:
             "result": call.result,
             "prompt_tokens": prompt,
             "completion_tokens": completion,
-            "estimated": estimated,
+            "estimated": call.usage.estimated,
             "latency_ms": call.seconds * 1000,
             "first_token_ms": None if call.first_token is None else call.first_token * 1000,
             "cost": self._cost(call, prompt or 0, completion or 0),
@@ -130,12 +135,20 @@ class Ledger:
 
 
 def _read_prices() -> dict[tuple[str, str], tuple[float, float]]:
-    """US dollars a million tokens, of the prompt and of the reply, by provider and model; `*` is any model."""
+    """US dollars a million tokens, of the prompt and of the reply, by provider and model; `*` is any model.
+
+    Raises OSError, or ValueError that names the line.
+    """
+    prices = {}
     with PRICES.open(newline="") as file:
-        return {
-            (row["provider"], row["model"]): (float(row["prompt"]), float(row["completion"]))
-            for row in csv.DictReader(file)
-        }
+        rows = csv.DictReader(file)
+        for row in rows:
+            try:
+                prices[row["provider"], row["model"]] = float(row["prompt"]), float(row["completion"])
+            except (KeyError, TypeError, ValueError):
+                columns = "provider, model, prompt and completion"
+                raise ValueError(f"{PRICES.name}, line {rows.line_num}: must have {columns}") from None
+    return prices
 
 
 async def _pause() -> None:

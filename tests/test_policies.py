@@ -53,6 +53,13 @@ def test_every_setting_is_read_somewhere() -> None:
         ),
         ("router_api_url", "router:8000", "ROUTER_API_URL: Value error, must start with http:// or https://"),
         ("system_prompt", "x" * 2001, "SYSTEM_PROMPT: String should have at most 2000 characters"),
+        (
+            "ai_fallbacks",
+            "openai/x,magic/m",
+            "AI_FALLBACKS: Value error, entry 2: provider: Input should be 'embedded'",
+        ),
+        ("ai_fallbacks", "openai/x?temperature=3", "AI_FALLBACKS: Value error, entry 1: temperature: Input should be"),
+        ("ai_fallbacks", "openai/x?top_k=3", "AI_FALLBACKS: Value error, entry 1: an entry takes temperature and"),
         ("intake_secret", "whsec_c2VjcmV0,whsec_?", "INTAKE_SECRET: Value error, a secret that begins with whsec_"),
         ("router_callback_secret", "whsec_?", "ROUTER_CALLBACK_SECRET: Value error, a secret that begins with"),
         ("respond_to_events", "perhaps", "RESPOND_TO_EVENTS: Input should be a valid boolean"),

@@ -207,15 +207,16 @@ async def test_the_next_provider_answers_while_nothing_was_said(make_service: Ma
     assert json.loads(frames[-2].removeprefix("data: "))["error"]["code"] == "provider_bad_answer"
 
 
-@pytest.mark.parametrize(("temperature", "calls"), [(0, 1), (0.5, 6)])
-async def test_equal_calls_in_flight_are_one_where_the_answer_would_be_the_same(
-    make_service: MakeService, temperature: float, calls: int
+@pytest.mark.parametrize(("temperature", "cache", "calls"), [(0, "", 1), (0.5, "", 6), (0.5, "max-age=60", 1)])
+async def test_equal_calls_in_flight_are_one_where_the_answer_would_be_the_same_or_may_be_shared(
+    make_service: MakeService, temperature: float, cache: str, calls: int
 ) -> None:
     stub = StubOpenAI(delay=0.2)
     async with running(stub.app) as url:
         service = await make_service(ai_provider="waddleai", waddleai_base_url=url)
         asked: dict[str, Any] = {"model": "auto", "messages": HELLO, "temperature": temperature}
-        ask = [asyncio.create_task(service.post("/chat/completions", **asked)) for _ in range(6)]
+        headers = {"X-API-Key": KEY, "Cache-Control": cache}
+        ask = [asyncio.create_task(service.client.post(BASE, json=asked, headers=headers)) for _ in range(6)]
         await asyncio.sleep(0.05)
         ask.pop(0).cancel()  # the first to ask goes away; the others still get their answer
         answers = [await answer.get_json() for answer in await asyncio.gather(*ask)]
@@ -245,6 +246,58 @@ async def test_the_call_ends_when_the_client_goes_away(make_service: MakeService
     assert row
     assert (row["result"], row["estimated"], row["model"]) == ("cancelled", True, "SmolLM2-135M-Instruct.Q4_1")
     assert row["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_call_ends_when_the_client_goes_away_before_the_first_word(
+    make_service: MakeService, stream: bool
+) -> None:
+    stub = StubOpenAI(delay=30)
+    async with running(stub.app) as url:
+        service = await make_service(ai_provider="waddleai", waddleai_base_url=url)
+        results: list[str] = []
+        service.sidecast.ai.chain[0]._on_attempt = lambda _provider, result, _seconds: results.append(result)
+        async with client_of(service, timeout=0.3) as client:
+            with pytest.raises(openai.APITimeoutError):
+                await client.chat.completions.create(model="auto", messages=HELLO, stream=stream)
+            async with asyncio.timeout(5):
+                while not results:
+                    await asyncio.sleep(0.01)
+    assert results == ["cancelled"]
+
+
+async def test_a_provider_that_takes_long_is_hedged_where_that_is_set(make_service: MakeService) -> None:
+    slow, quick = StubOpenAI("slow", delay=30), StubOpenAI("quick")
+    async with running(slow.app) as slow_url, running(quick.app) as quick_url:
+        service = await make_service(
+            ai_provider="waddleai",
+            waddleai_base_url=slow_url,
+            ai_fallbacks="custom/m",
+            custom_base_url=f"{quick_url}/v1",
+            ai_hedge_seconds=0.1,
+        )
+        answer = await (await service.post("/chat/completions", model="auto", messages=HELLO)).get_json()
+        assert answer["choices"][0]["message"]["content"] == "quick"
+        slow.answer, slow.delay = (500, "application/json", "{}"), 0.0
+        reply = await service.answered()
+        quick.answer = (401, "application/json", "{}")
+        failed = await service.post("/chat/completions", model="auto", messages=HELLO)
+    assert reply["response_data"]["message"] == "🤖 quick"
+    assert failed.status_code == 503
+
+
+async def test_a_fallback_has_parameters_of_its_own(make_service: MakeService) -> None:
+    stub = StubOpenAI()
+    async with running(stub.app) as url:
+        service = await make_service(
+            ai_provider="waddleai",
+            waddleai_base_url="http://127.0.0.1:1",
+            ai_fallbacks="custom/org/m?temperature=0.2&max_tokens=60",
+            custom_base_url=f"{url}/v1",
+        )
+        await service.answered()
+    [asked] = stub.requests
+    assert (asked["model"], asked["temperature"], asked["max_tokens"]) == ("org/m", 0.2, 60)
 
 
 async def test_a_provider_that_is_down_shows_its_last_list_and_its_state(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from providers.base import Usage
+from services import ledger as ledgers
 from services.database import Database
 from services.ledger import Call, Ledger
 from services.logs import open_log
@@ -77,13 +79,29 @@ async def test_what_failed_has_a_row_too_and_what_was_not_counted_is_an_estimate
     async with running(stub.app) as url:
         service = await make_service(ai_provider="waddleai", waddleai_base_url=url)
         since = datetime.now(UTC)
-        await service.post("/chat/completions", model="auto", messages=HELLO)
+        answer = await service.post("/chat/completions", model="auto", messages=HELLO)
+        counted = (await answer.get_json())["usage"]
         stub.answer = (401, "application/json", "{}")
         await service.post("/chat/completions", model="auto", messages=HELLO)
         await service.sidecast.ledger.flush()
     first, second = await database.fetch("select * from ledger where called_at >= $1 order by called_at", since)
     assert (first["estimated"], first["prompt_tokens"], first["completion_tokens"], first["cost"]) == (True, 3, 3, None)
     assert (second["result"], second["prompt_tokens"]) == ("provider_refused_key", None)
+    assert counted == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6, "estimated": True}
+
+
+async def test_an_admin_may_edit_the_prices_while_it_runs(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prices = tmp_path / "prices.csv"
+    prices.write_text("provider,model,prompt,completion\np,*,1,2\n")
+    monkeypatch.setattr(ledgers, "PRICES", prices)
+    service = await make_service()
+    ledger = Ledger(service.sidecast.database, service.sidecast.log)
+    for text, cost in (("p,m,3,4", 7.0), ("p,m,free,4", 7.0), ("p,m,0,0", 0.0)):
+        prices.write_text(f"provider,model,prompt,completion\n{text}\n")
+        ledger.refresh_prices()
+        assert ledger._row(Call("p", "m", "ok", 0.1, Usage(1_000_000, 1_000_000)))["cost"] == cost
 
 
 @pytest.mark.parametrize("query", ["community_id=7", "since=soon", "days=3"])

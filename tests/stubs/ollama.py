@@ -1,4 +1,4 @@
-"""A server with Ollama's HTTP API, as documented in its repository (docs/api.md): /api/chat, /api/embed, /api/tags."""
+"""A server with Ollama's HTTP API, as documented in its repository (docs/api.md): chat, embed, tags and show."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class StubOllama:
         self.app.post("/api/chat")(self.chat)
         self.app.post("/api/embed")(self.embed)
         self.app.get("/api/tags")(self.tags)
+        self.app.post("/api/show")(self.show)
 
     async def chat(self) -> Response:
         self.requests.append(await request.get_json())
@@ -72,3 +73,16 @@ class StubOllama:
         details["quantization_level"] = "Q4_0"
         model = {"name": "llama3.2:latest", "model": "llama3.2:latest", "size": 2_019_393_189, "digest": "a80c4f17acd5"}
         return {"models": [model | {"modified_at": "2026-01-01T00:00:00Z", "details": details}]}
+
+    async def show(self) -> Response:
+        body = await request.get_json()
+        if body["model"].partition(":")[0] != "llama3.2":
+            missing: Response = jsonify({"error": f"model '{body['model']}' not found"})
+            missing.status_code = 404
+            return missing
+        details = {"parent_model": "", "format": "gguf", "family": "llama", "families": ["llama"]}
+        details |= {"parameter_size": "3.2B", "quantization_level": "Q4_K_M"}
+        shown = {"modelfile": "FROM llama3.2", "parameters": "", "template": "{{ .Prompt }}", "details": details}
+        return jsonify(
+            shown | {"model_info": {"general.architecture": "llama"}, "capabilities": ["completion", "tools"]}
+        )

@@ -6,38 +6,45 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from quart import Quart
 
-from embedded.parts import free_port, http_ready
+from embedded.parts import free_port
 
 
 @asynccontextmanager
-async def running(app: Quart, path: str = "/alive") -> AsyncIterator[str]:
-    """The app's base URL while it runs; it needs a route `/alive`."""
+async def running(app: Quart, **tls: Any) -> AsyncIterator[str]:
+    """The app's base URL while it runs; `tls` are Hypercorn's settings of that name, for https."""
     port = free_port()
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.accesslog = None
     config.errorlog = logging.getLogger("stub")
     config.graceful_timeout = 0.1
+    for name, value in tls.items():
+        setattr(config, name, value)
     stopping = asyncio.Event()
 
     async def until_stopped() -> None:
         await stopping.wait()
 
-    @app.get("/alive")
-    async def alive() -> str:
-        return "yes"
-
     server = asyncio.create_task(serve(app, config, shutdown_trigger=until_stopped))
-    ready = http_ready(port, path)
-    while not await ready():
+    while not await _listens(port):
         await asyncio.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     finally:
         stopping.set()
         await server
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
