@@ -95,7 +95,7 @@ NAMES = (*SERVERS, "ollama", "anthropic")
 def make_provider(name: str, model: str, settings: Settings) -> Provider:
     """The provider of that name, asking for `model` or, where that is empty, for the one its settings name.
 
-    Raises ValueError for a name there is no provider of, or a setting that it cannot do without.
+    Raises ValueError for a setting that it cannot do without.
     """
     if name == "ollama":
         from providers.ollama import Ollama
@@ -105,8 +105,6 @@ def make_provider(name: str, model: str, settings: Settings) -> Provider:
         from providers.anthropic import Anthropic
 
         return Anthropic(settings, _required(model, name))
-    if name not in SERVERS:
-        raise ValueError(f"there is no provider {name!r}: use {', '.join(NAMES)}")
     server = SERVERS[name](settings)
     if server.missing:
         raise ValueError(f"{server.missing}: must be set for the provider {name}")

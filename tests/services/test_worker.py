@@ -9,8 +9,6 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from config import load_settings
-from services.ai_service import make_providers
 from services.events import ChatEvent
 from services.ids import new_id
 from services.interactions import Entry, Interaction, Interactions
@@ -247,8 +245,3 @@ async def test_discord_replies_mention_nobody(make_service: MakeService) -> None
     service = await make_service()
     body = await service.answered(platform="discord")
     assert body["response_data"]["allowed_mentions"] == {"parse": []}
-
-
-def test_settings_have_no_unknown_provider() -> None:
-    with pytest.raises(ValueError, match="'nonsense'"):
-        make_providers(load_settings(ai_fallbacks="nonsense/x"))
