@@ -10,9 +10,10 @@ the first core, everything else the others.
 from __future__ import annotations
 
 import argparse
-import asyncio
+import socket
 import statistics
 import time
+from collections.abc import Callable
 
 import uvloop
 from tqdm import tqdm
@@ -23,6 +24,7 @@ from bench.rig import KEY, Rig, rig
 PATH = "/api/v1/ai/chat/completions"
 CONNECTIONS = 32
 SINGLES = 300
+LAST_CHUNK = b"0\r\n\r\n"
 
 
 def request(path: str, *, stream: bool = False) -> bytes:
@@ -39,31 +41,35 @@ async def rate(port: int, raw: bytes, seconds: float) -> float:
     return load.rate
 
 
-async def whole(port: int, raw: bytes) -> float:
+def whole(port: int, raw: bytes) -> float:
     """The median of milliseconds from a request to the end of its answer, one after the other."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    times = []
-    for _ in range(SINGLES):
-        began = time.perf_counter()
-        writer.write(raw)
-        head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
-        times.append((time.perf_counter() - began) * 1000)
-    writer.close()
-    return statistics.median(times)
+
+    def ended(received: bytes) -> bool:
+        head, separator, body = received.partition(b"\r\n\r\n")
+        return bool(separator) and len(body) >= int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+
+    return singles(port, raw, ended, ended)
 
 
-async def first_event(port: int, raw: bytes) -> float:
+def first_event(port: int, raw: bytes) -> float:
     """The median of milliseconds to a stream's first event; its rest is read too."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    return singles(port, raw, lambda received: b"data: " in received, lambda received: received.endswith(LAST_CHUNK))
+
+
+def singles(port: int, raw: bytes, counts: Callable[[bytes], bool], ended: Callable[[bytes], bool]) -> float:
+    """The median of milliseconds until what was received `counts`, over many requests, one after the other."""
     times = []
-    for _ in range(SINGLES):
-        began = time.perf_counter()
-        writer.write(raw)
-        await reader.readuntil(b"data: ")
-        times.append((time.perf_counter() - began) * 1000)
-        await reader.readuntil(b"[DONE]\n\n\r\n0\r\n\r\n")
-    writer.close()
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(SINGLES):
+            received, took = b"", 0.0
+            began = time.perf_counter()
+            connection.sendall(raw)
+            while not ended(received):
+                received += connection.recv(65_536)
+                if not took and counts(received):
+                    took = time.perf_counter() - began
+            times.append(took * 1000)
     return statistics.median(times)
 
 
@@ -78,8 +84,8 @@ async def run(made: Rig, seconds: float, rounds: int) -> str:
     for _ in tqdm(range(rounds), desc="rounds"):
         taken["no-op"].append(await rate(noop, nothing, seconds))
         taken["rate"].append(await rate(port, through, seconds))
-        taken["whole"].append(await whole(port, through) - await whole(stub, own))
-        taken["first"].append(await first_event(port, through_stream) - await first_event(stub, own_stream))
+        taken["whole"].append(whole(port, through) - whole(stub, own))
+        taken["first"].append(first_event(port, through_stream) - first_event(stub, own_stream))
     ratio = statistics.median(one / idle for one, idle in zip(taken["rate"], taken["no-op"], strict=True))
     median = {name: statistics.median(values) for name, values in taken.items()}
     return "\n".join(

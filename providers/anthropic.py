@@ -1,7 +1,7 @@
 """Anthropic's Messages API, by the anthropic SDK, in OpenAI's terms (docs.anthropic.com/en/api/messages).
 
-Requests go by the SDK's way for what it has no method for, as in `openai_compatible`. The SDK would read keys, headers
-and tracing from the environment where nothing is given; all are given.
+The SDK's methods are not used, as in `openai_compatible`. It would read keys, headers and tracing from the environment
+where nothing is given; all are given.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from providers.base import (
 )
 from providers.http import (
     MACHINE_HEADERS,
-    PreparedOnce,
     SDKClient,
+    Straight,
     UnfitAnswer,
     connection_error,
     server_sent_events,
@@ -50,7 +50,7 @@ _CHOICE = {"auto": "auto", "required": "any", "none": "none"}
 _NOT_OURS: Any = {name: anthropic.Omit() for name in MACHINE_HEADERS}
 
 
-class _Client(PreparedOnce, anthropic.AsyncAnthropic):
+class _Client(Straight, anthropic.AsyncAnthropic):
     pass
 
 
@@ -136,13 +136,9 @@ class Anthropic:
         """Raises ProviderError."""
         with self._errors():
             async with asyncio.timeout(self.timeout):
-                answer: httpx2.Response = await self._open_client.post(
-                    "/v1/messages",
-                    body=self._body(request) | {"stream": True},
-                    cast_to=httpx2.Response,
-                    stream=True,
-                    stream_cls=anthropic.AsyncStream[Any],
-                )  # type: ignore[assignment]
+                answer = await self._open_client.ask(
+                    "/v1/messages", self._body(request) | {"stream": True}, stream=True
+                )
             try:
                 reading = _Reading(request.model)
                 async for data in server_sent_events(answer):
@@ -184,11 +180,7 @@ class Anthropic:
     async def _ask(self, path: str, body: dict[str, Any] | None, limit: float) -> bytes:
         with self._errors():
             async with asyncio.timeout(limit):
-                if body is None:
-                    answer = await self._open_client.get(path, cast_to=httpx2.Response)
-                else:
-                    answer = await self._open_client.post(path, body=body, cast_to=httpx2.Response)
-                return answer.content
+                return (await self._open_client.ask(path, body)).content
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         given = request.parameters

@@ -1,8 +1,8 @@
 """Any server that speaks OpenAI's API, by the openai SDK.
 
 The SDK is built on httpx2, whose errors it wraps in its own; it reads no environment variable of ours here, and its
-own retries are off, because attempts would multiply with ours. Requests go by the SDK's way for what it has no method
-for: its own methods look through all messages again, and do not check the answer.
+own retries are off, because attempts would multiply with ours. Its methods for each endpoint are not used: they look
+through all messages again, and do not check the answer.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from providers.base import (
 )
 from providers.http import (
     MACHINE_HEADERS,
-    PreparedOnce,
     SDKClient,
+    Straight,
     UnfitAnswer,
     connection_error,
     server_sent_events,
@@ -66,7 +66,7 @@ _NOT_OURS: dict[str, Any] = {
 }
 
 
-class _Client(PreparedOnce, openai.AsyncOpenAI):
+class _Client(Straight, openai.AsyncOpenAI):
     pass
 
 
@@ -185,7 +185,7 @@ class OpenAICompatible:
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         """Raises ProviderError."""
-        answer = await self._ask(f"{self._base_url}/chat/completions", self._body(request), self.timeout)
+        answer = await self._ask("/chat/completions", self._body(request), self.timeout)
         with self._errors():
             completion = _Completion.model_validate_json(answer)
         choices = [choice.model_dump(exclude_unset=True) for choice in completion.choices]
@@ -196,13 +196,7 @@ class OpenAICompatible:
         body = self._body(request) | {"stream": True, "stream_options": {"include_usage": True}}
         with self._errors():
             async with asyncio.timeout(self.timeout):
-                answer: httpx2.Response = await self._open_client.post(
-                    f"{self._base_url}/chat/completions",
-                    body=body,
-                    cast_to=httpx2.Response,
-                    stream=True,
-                    stream_cls=openai.AsyncStream[Any],
-                )  # type: ignore[assignment]
+                answer = await self._open_client.ask("/chat/completions", body, stream=True)
             try:
                 async for data in server_sent_events(answer):
                     if data == b"[DONE]":
@@ -215,7 +209,7 @@ class OpenAICompatible:
     async def embed(self, texts: Sequence[str], model: str) -> Embeddings:
         """Raises ProviderError."""
         body = {"input": list(texts), "model": model, "encoding_format": "float"}
-        answer = await self._ask(f"{self._base_url}/embeddings", body, self.timeout)
+        answer = await self._ask("/embeddings", body, self.timeout)
         with self._errors():
             made = _Vectors.model_validate_json(answer)
         if len(made.data) != len(texts):
@@ -224,7 +218,7 @@ class OpenAICompatible:
 
     async def models(self) -> list[ModelInfo]:
         """Raises ProviderError."""
-        answer = await self._ask(f"{self._base_url}/models", None, PROBE_TIMEOUT)
+        answer = await self._ask("/models", None, PROBE_TIMEOUT)
         with self._errors():
             listed = _Models.model_validate_json(answer).data
         return [_info(model) for model in listed]
@@ -249,16 +243,11 @@ class OpenAICompatible:
             raise ProviderUnreachable(f"{self.name} is not open")
         return self._client
 
-    async def _ask(self, url: str, body: dict[str, Any] | None, limit: float) -> bytes:
+    async def _ask(self, path: str, body: dict[str, Any] | None, limit: float) -> bytes:
         """The body of the answer to a POST, or to a GET without a body, within `limit` seconds."""
-        # Whole URLs, since the SDK and its client would each put the parts together again.
         with self._errors():
             async with asyncio.timeout(limit):
-                if body is None:
-                    answer = await self._open_client.get(url, cast_to=httpx2.Response)
-                else:
-                    answer = await self._open_client.post(url, body=body, cast_to=httpx2.Response)
-                return answer.content
+                return (await self._open_client.ask(path, body)).content
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         parameters = dict(request.parameters)

@@ -35,7 +35,7 @@ RESERVED = 0.25
 # Between two looks at the journal: one that fills several slots costs PostgreSQL no more than one that fills one. When
 # the process has so much to do that timers are late, what waits already yields to what comes in, for others' sake.
 PAUSE_SECONDS = 0.02
-PAUSE_PER_LATE = 20
+PAUSE_PER_LATE = 50
 LONGEST_PAUSE = 0.5
 
 
