@@ -132,10 +132,12 @@ class Interactions:
         # In the order of the keys, so that instances that insert the same ones do not wait for each other.
         ordered = sorted(entries, key=lambda entry: (entry.item.event.entity_id, entry.dedupe_key))
         text = _json([_row(entry) for entry in ordered])
+        inserted = f"INSERT 0 {len(entries)}"
         async with self._inserting.use() as connection:
-            status = await self._queries.insert_interactions(connection, entries=text, **self._lease)
-            if status == f"INSERT 0 {len(entries)}":
+            if await self._queries.insert_interactions(connection, entries=text, **self._lease) == inserted:
                 return [None] * len(entries)
+            if await self._queries.let_go_of_keys(connection, entries=text) != "UPDATE 0":
+                await self._queries.insert_interactions(connection, entries=text, **self._lease)
             return await self._repeats(connection, entries)
 
     async def _repeats(self, connection: Connection, entries: list[Entry]) -> list[Repeat | None]:

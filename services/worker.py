@@ -32,8 +32,8 @@ from services.tasks import Tasks
 
 CLAIM_SECONDS = 1.0
 RESERVED = 0.25
-# Between two looks at the journal: one that fills several slots costs PostgreSQL no more than one that fills one. When
-# the process has so much to do that timers are late, what waits already yields to what comes in, for others' sake.
+# Between two looks at the journal: one that fills several slots costs PostgreSQL no more than one that fills one. While
+# so much comes in that timers are late, what waits already yields to it, for other communities' sake.
 PAUSE_SECONDS = 0.02
 PAUSE_PER_LATE = 50
 LONGEST_PAUSE = 0.5
@@ -212,7 +212,7 @@ class Worker:
         asked = time.monotonic()
         await asyncio.sleep(PAUSE_SECONDS)
         late = time.monotonic() - asked - PAUSE_SECONDS
-        if late > 0:
+        if late > 0 and self._came_meanwhile:
             await asyncio.sleep(min(late * PAUSE_PER_LATE, LONGEST_PAUSE))
         self._woken = await _wait(self._wake)
 

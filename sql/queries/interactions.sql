@@ -1,23 +1,7 @@
 -- name: insert_interactions(entries, owner, lease_seconds)!
--- Journal events, all in one commit; what is not counted as inserted repeats another. A key that is older than
--- its time to be recognised is let go first. Callers sort by key, so that two instances cannot wait for each other.
--- Rows come as one JSON text here and below, which costs the client less than arrays of columns.
-with events as (
-    select *
-    from json_to_recordset(:entries) as e (
-        interaction_id uuid, community_id uuid, entity_id text, platform text, session_id text, user_id text,
-        message_type text, trigger_type text, trigger_match text, dedupe_key text, event_hash text, event json,
-        request_id text, state text, reason text, repeat_seconds float8
-    )
-),
-let_go as (
-    update interactions i
-    set dedupe_key = null
-    from events e
-    where i.entity_id = e.entity_id and i.dedupe_key = e.dedupe_key
-        and i.received_at < now() - make_interval(secs => e.repeat_seconds)
-    returning 1
-)
+-- Journal events, all in one commit; what is not counted as inserted repeats another. Callers sort by key, so that two
+-- instances cannot wait for each other. Rows come as one JSON text here and below, which costs the client less than
+-- arrays of columns.
 insert into interactions (
     interaction_id, community_id, entity_id, platform, session_id, user_id, message_type, trigger_type,
     trigger_match, dedupe_key, event_hash, event, request_id, state, reason, ended_at,
@@ -30,9 +14,27 @@ select interaction_id, community_id, entity_id, platform, session_id, user_id, m
     case when state = 'answering' then now() + make_interval(secs => :lease_seconds) end,
     case when state = 'answering' then 1 else 0 end,
     case when state = 'answering' then 1 else 0 end
-from events
-where (select count(*) from let_go) >= 0
+from json_to_recordset(:entries) as e (
+    interaction_id uuid, community_id uuid, entity_id text, platform text, session_id text, user_id text,
+    message_type text, trigger_type text, trigger_match text, dedupe_key text, event_hash text, event json,
+    request_id text, state text, reason text
+)
 on conflict (entity_id, dedupe_key) do nothing;
+
+-- name: let_go_of_keys(entries)!
+-- What was received too long ago for these events to be repeats of it.
+with old as (
+    select i.interaction_id
+    from json_to_recordset(:entries) as e (entity_id text, dedupe_key text, repeat_seconds float8)
+    join interactions i using (entity_id, dedupe_key)
+    where i.received_at < now() - make_interval(secs => e.repeat_seconds)
+    order by i.interaction_id
+    for update of i
+)
+update interactions i
+set dedupe_key = null
+from old
+where i.interaction_id = old.interaction_id;
 
 -- name: select_repeats(entity_ids, dedupe_keys)
 -- The interactions that events repeat.
