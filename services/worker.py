@@ -179,10 +179,12 @@ class Worker:
 
     async def _claim_waiting(self) -> None:
         """Fill the free slots from the journal, in turns between communities."""
-        slots = self._slots
+        # No more than what is known to wait can take, or half where nothing is: the others stay free for who comes
+        # meanwhile.
+        slots = -(-self._slots // 2)
         if self._woken:
-            # No more than what is known to wait can take; the other slots stay free for who comes meanwhile.
-            slots = min(slots, sum(max(self._share - self._busy[community], 0) for community in self._behind))
+            known = sum(max(self._share - self._busy[community], 0) for community in self._behind)
+            slots = min(self._slots, known)
         if slots <= 0:
             return
         self._slots -= slots

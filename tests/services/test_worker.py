@@ -103,8 +103,8 @@ async def test_nobody_wants_a_late_hello(make_service: MakeService) -> None:
     assert service.messages == []
 
 
-async def crash(service: Service, **fields: Any) -> str:
-    """Leave a row as an instance that was killed leaves it: leased, the lease over."""
+async def crash(service: Service, lease_seconds: float = 0.001, **fields: Any) -> str:
+    """Leave a row as an instance that was killed leaves it: leased, and soon the lease is over."""
     chat = ChatEvent(**event(**fields))
     intake = service.sidecast.intake
     community = (await intake._communities.of([chat]))[chat.entity_id]
@@ -112,9 +112,8 @@ async def crash(service: Service, **fields: Any) -> str:
     assert trigger is not None
     item = Interaction(new_id(), community.community_id, chat, trigger, 0.0)
     entry = Entry(item, chat.model_dump_json(), f"id:{item.interaction_id}", b"hash", 60, leased=True)
-    assert await Interactions(service.sidecast.database, Tasks(service.sidecast.log), uuid4(), 0.001).insert(
-        [entry]
-    ) == [None]
+    killed = Interactions(service.sidecast.database, Tasks(service.sidecast.log), uuid4(), lease_seconds)
+    assert await killed.insert([entry]) == [None]
     return str(item.interaction_id)
 
 
@@ -142,9 +141,10 @@ async def test_an_answered_row_is_delivered_without_a_second_model_call(
     stub = StubOpenAI()
     async with running(stub.app) as url:
         service = await make_service(ai_provider="waddleai", waddleai_base_url=url)
-        interaction_id = await crash(service)
+        interaction_id = await crash(service, lease_seconds=3600)
         await database.execute(
-            "update interactions set state = 'answered', reply = 'Kept', answered_at = now() where interaction_id = $1",
+            "update interactions set state = 'answered', reply = 'Kept', answered_at = now(), lease_until = now() "
+            "where interaction_id = $1",
             interaction_id,
         )
         assert (await service.ended(interaction_id))["state"] == "delivered"
