@@ -165,14 +165,22 @@ class OwnConnection:
     async def use(self) -> AsyncIterator[Connection]:
         """The connection, a fresh one after a failure. Raises DatabaseUnavailable, also for what fails inside."""
         with self._database.errors():
-            if self._kept is None or self._kept.is_closed():
-                await self.give_back()
-                self._kept = await self._database.pool.acquire(timeout=DATABASE_TIMEOUT)
+            connection = await self._take()
             try:
-                yield self._kept
+                yield connection
             except BaseException:
                 await self.give_back()
                 raise
+
+    async def _take(self) -> Connection:
+        try:
+            if self._kept is not None and not self._kept.is_closed():
+                return self._kept
+        except asyncpg.InterfaceError:
+            pass  # it broke, and the pool has taken it back
+        await self.give_back()
+        self._kept = await self._database.pool.acquire(timeout=DATABASE_TIMEOUT)
+        return self._kept
 
     async def give_back(self) -> None:
         connection, self._kept = self._kept, None

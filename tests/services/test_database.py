@@ -16,6 +16,7 @@ from config import load_settings
 from embedded.parts import free_port
 from services.database import SQL, Database, DatabaseUnavailable, MigrationError, migrate
 from services.logs import open_log
+from tests.conftest import MakeService
 
 if TYPE_CHECKING:
     from services.database import Connection
@@ -129,3 +130,16 @@ async def test_each_query_uses_its_index_whenever_it_was_planned(empty: str, ful
             assert not re.search("Hash .*Join|Merge Join", plan), query
             await connection.execute("deallocate planned")
     await database.close()
+
+
+async def test_connections_that_broke_are_replaced_unnoticed(make_service: MakeService, database: Connection) -> None:
+    """As after a restart of PostgreSQL: nobody gets a 503 for it."""
+    service = await make_service()
+    await service.answered()
+    await database.fetch(
+        "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname is not null "
+        "and backend_type = 'client backend'"
+    )
+    await asyncio.sleep(0.2)
+    reply = await service.answered()
+    assert reply["success"] is True
