@@ -119,9 +119,8 @@ class _Plain:
         if not stream:
             try:
                 await response.aread()
-            except BaseException:
+            finally:
                 await response.aclose()
-                raise
         return response
 
 
@@ -170,7 +169,10 @@ class Straight:
         request = httpx2.Request(method, url, headers=headers, content=content, extensions=extensions)
         answer: httpx2.Response = await sdk._client.send(request, stream=stream)
         if not answer.is_success:
-            await answer.aread()
+            try:
+                await answer.aread()
+            finally:
+                await answer.aclose()
             raise sdk._make_status_error_from_response(answer)
         return answer
 
@@ -219,3 +221,5 @@ async def server_sent_events(response: httpx2.Response) -> AsyncIterator[bytes]:
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip()
+    if rest.startswith(b"data:"):  # some servers leave the last line without its end
+        yield rest[5:].strip()

@@ -165,12 +165,11 @@ class OwnConnection:
     async def use(self) -> AsyncIterator[Connection]:
         """The connection, a fresh one after a failure. Raises DatabaseUnavailable, also for what fails inside."""
         with self._database.errors():
-            connection = await self._take()
-            try:
+            async with contextlib.AsyncExitStack() as unless_done:
+                connection = await self._take()
+                unless_done.push_async_callback(self.give_back)
                 yield connection
-            except BaseException:
-                await self.give_back()
-                raise
+                unless_done.pop_all()
 
     async def _take(self) -> Connection:
         try:

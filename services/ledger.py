@@ -60,7 +60,7 @@ class Ledger:
         self._database = database
         self._log = log
         self._prices = _read_prices()
-        self._prices_read = PRICES.stat().st_mtime_ns
+        self._prices_read = _version()
         self._waiting: deque[dict[str, Any]] = deque()
         self._flushing = asyncio.Lock()
 
@@ -81,10 +81,10 @@ class Ledger:
     def refresh_prices(self) -> None:
         """Read the prices again where an admin has changed them; those that cannot be read change nothing."""
         try:
-            changed = PRICES.stat().st_mtime_ns
-            if changed == self._prices_read:
+            version = _version()
+            if version == self._prices_read:
                 return
-            self._prices_read = changed
+            self._prices_read = version
             self._prices = _read_prices()
         except (OSError, ValueError) as error:
             self._log.error("ledger.prices", f"the prices stay as they were: {error}", result="ERROR")
@@ -132,6 +132,12 @@ class Ledger:
         """US dollars, or None where the price is not known."""
         prices = self._prices.get((call.provider, call.model)) or self._prices.get((call.provider, "*"))
         return (prompt * prices[0] + completion * prices[1]) / 1e6 if prices else None
+
+
+def _version() -> tuple[int, int]:
+    """What changes when the file of prices does. Raises OSError."""
+    about = PRICES.stat()
+    return about.st_mtime_ns, about.st_size
 
 
 def _read_prices() -> dict[tuple[str, str], tuple[float, float]]:

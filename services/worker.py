@@ -35,6 +35,7 @@ RESERVED = 0.25
 # Between two looks at the journal: one that fills several slots costs PostgreSQL no more than one that fills one. While
 # so much comes in that timers are late, what waits already yields to it, for other communities' sake.
 PAUSE_SECONDS = 0.02
+LATE_SECONDS = 0.002  # what timers are late by anyway
 PAUSE_PER_LATE = 50
 LONGEST_PAUSE = 0.5
 
@@ -214,7 +215,7 @@ class Worker:
         asked = time.monotonic()
         await asyncio.sleep(PAUSE_SECONDS)
         late = time.monotonic() - asked - PAUSE_SECONDS
-        if late > 0 and self._came_meanwhile:
+        if late > LATE_SECONDS and self._came_meanwhile:
             await asyncio.sleep(min(late * PAUSE_PER_LATE, LONGEST_PAUSE))
         self._woken = await _wait(self._wake)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,8 +99,9 @@ async def test_an_admin_may_edit_the_prices_while_it_runs(
     monkeypatch.setattr(ledgers, "PRICES", prices)
     service = await make_service()
     ledger = Ledger(service.sidecast.database, service.sidecast.log)
-    for text, cost in (("p,m,3,4", 7.0), ("p,m,free,4", 7.0), ("p,m,0,0", 0.0)):
+    for number, (text, cost) in enumerate((("p,m,3,4", 7.0), ("p,m,free,4", 7.0), ("p,m,0,0", 0.0))):
         prices.write_text(f"provider,model,prompt,completion\n{text}\n")
+        os.utime(prices, (number, number))  # a clock may be too coarse for a quick test
         ledger.refresh_prices()
         assert ledger._row(Call("p", "m", "ok", 0.1, Usage(1_000_000, 1_000_000)))["cost"] == cost
 
