@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import time
 from typing import Any
 
 import uvloop
@@ -19,7 +18,8 @@ import uvloop
 from bench.client import percentile
 from bench.intake import INTERACTION, event
 from bench.load import pace, post
-from bench.rig import KEY, Rig, get, rig
+from bench.replies import ways
+from bench.rig import KEY, Rig, rig
 
 RATE = 20
 SECONDS = 10
@@ -33,16 +33,7 @@ async def replies(port: int, stub: int, seconds: float) -> list[float]:
     ]
     for number, item in enumerate(events):
         item["event_id"] += f"-quiet-{number}"
-    load = await pace(port, [post(INTERACTION, item, KEY) for item in events], RATE, 8)
-    waited: set[str] = {item["event_id"] for item in events}
-    arrived: dict[str, float] = {}
-    deadline = time.time() + 60
-    while len(arrived) < len(waited) and time.time() < deadline:
-        await asyncio.sleep(0.5)
-        arrived = {reply["event"]: reply["at"] for reply in get(stub, "/seen") if reply["event"] in waited}
-    return [
-        (arrived.get(item["event_id"], deadline) - sent) * 1000 for item, sent in zip(events, load.sent_at, strict=True)
-    ]
+    return [way.ms for way in await ways(port, stub, events, RATE, 8)]
 
 
 async def raid(port: int, count: int) -> None:

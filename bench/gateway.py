@@ -23,7 +23,8 @@ from bench.rig import KEY, Rig, rig
 
 PATH = "/api/v1/ai/chat/completions"
 CONNECTIONS = 32
-SINGLES = 300
+SINGLES = 200
+SINGLES_PER_ROUND = 5
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -84,6 +85,7 @@ async def run(made: Rig, seconds: float, rounds: int) -> str:
     for _ in tqdm(range(rounds), desc="rounds"):
         taken["no-op"].append(await rate(noop, nothing, seconds))
         taken["rate"].append(await rate(port, through, seconds))
+    for _ in tqdm(range(rounds * SINGLES_PER_ROUND), desc="one connection"):
         taken["whole"].append(whole(port, through) - whole(stub, own))
         taken["first"].append(first_event(port, through_stream) - first_event(stub, own_stream))
     ratio = statistics.median(one / idle for one, idle in zip(taken["rate"], taken["no-op"], strict=True))

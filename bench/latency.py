@@ -10,7 +10,6 @@ to its ACK. The service has the first core, everything else the others.
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Iterable, Iterator
 
 import asyncpg
@@ -20,7 +19,8 @@ from tqdm import tqdm
 from bench.client import percentile
 from bench.intake import INTERACTION, event
 from bench.load import pace, post
-from bench.rig import KEY, Rig, get, rig
+from bench.replies import ways
+from bench.rig import KEY, Rig, rig
 
 RATE = 100
 MODEL_SECONDS = 0.05
@@ -35,10 +35,7 @@ async def whole_way(made: Rig, seconds: float) -> list[float]:
     port = made.service(stub, core=0)
     await pace(port, requests(range(RATE * 2)), RATE, CONNECTIONS)  # warms up
     events = [event("hello there!", number) for number in range(int(RATE * seconds))]
-    load = await pace(port, [post(INTERACTION, item, KEY) for item in events], RATE, CONNECTIONS)
-    await asyncio.sleep(2)
-    arrived = {reply["event"]: reply["at"] - reply["model_seconds"] for reply in get(stub, "/seen")}
-    return [(arrived[item["event_id"]] - sent) * 1000 for item, sent in zip(events, load.sent_at, strict=True)]
+    return [way.ms_without_model for way in await ways(port, stub, events, RATE, CONNECTIONS)]
 
 
 def requests(numbers: Iterable[int]) -> Iterator[bytes]:

@@ -12,21 +12,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import asyncpg
 import uvloop
 from tqdm import tqdm
 
 from bench.client import percentile
-from bench.intake import INTERACTION, event
-from bench.load import pace, post
-from bench.rig import KEY, Rig, get, rig
+from bench.intake import event
+from bench.replies import ways
+from bench.rig import Rig, rig
 
 KINDS = ("hangs", "refuses", "answers 500", "dies in its answer")
 RATE = 50
+CONNECTIONS = 32
 MODEL_SECONDS = 0.05
 TIMEOUT_SECONDS = 1.0
 PARTIAL = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"choices": [{"mess'
@@ -55,22 +54,6 @@ async def broken(kind: str) -> AsyncIterator[str]:
         server.close()
 
 
-async def posted(port: int, stub: int, count: int) -> list[tuple[float, float]]:
-    """When each event was posted and how many milliseconds it was until its reply reached the router."""
-    events: list[dict[str, Any]] = [event("hello there!", number) for number in range(count)]
-    load = await pace(port, [post(INTERACTION, item, KEY) for item in events], RATE, 32)
-    deadline = time.time() + 60
-    arrived: dict[str, float] = {}
-    ids = {item["event_id"] for item in events}
-    while len(arrived) < count and time.time() < deadline:
-        await asyncio.sleep(0.5)
-        arrived = {reply["event"]: reply["at"] for reply in get(stub, "/seen") if reply["event"] in ids}
-    if len(arrived) < count:
-        raise SystemExit(f"{count - len(arrived)} replies did not arrive")
-    times = zip(events, load.sent_at, strict=True)
-    return [(sent, (arrived[item["event_id"]] - sent) * 1000) for item, sent in times]
-
-
 async def outcomes(made: Rig) -> tuple[int, float]:
     """How many events the fallback's model answered, and when the first was answered that found the breaker open.
 
@@ -92,16 +75,18 @@ async def one(made: Rig, kind: str, count: int) -> str:
     """A row of the table."""
     stub = made.stub(MODEL_SECONDS)
     alone = made.service(stub, core=0)
-    quiet = [took for _, took in await posted(alone, stub, count)]
+    events = [event("hello there!", number) for number in range(count)]
+    quiet = [way.ms for way in await ways(alone, stub, events, RATE, CONNECTIONS)]
     made.end(made.processes[-1])
     await outcomes(made)
     async with broken(kind) as address:
         settings = {"AI_FALLBACKS": "custom/m", "CUSTOM_BASE_URL": f"http://127.0.0.1:{stub}/v1"}
         settings |= {"WADDLEAI_BASE_URL": address, "WADDLEAI_TIMEOUT": str(TIMEOUT_SECONDS)}
-        during = await posted(made.service(stub, core=0, settings=settings), stub, count)
+        port = made.service(stub, core=0, settings=settings)
+        during = await ways(port, stub, [event("hello there!", number) for number in range(count)], RATE, CONNECTIONS)
         made.end(made.processes[-1])
     answered, opened = await outcomes(made)
-    after = [took for sent, took in during if sent >= opened]
+    after = [way.ms for way in during if way.posted >= opened]
     ratio = percentile(after, 0.95) / percentile(quiet, 0.95)
     times = f"{percentile(after, 0.5):.0f} | {percentile(after, 0.95):.0f} | {percentile(quiet, 0.95):.0f}"
     return f"| {kind} | {count} | {answered} | {len(after)} | {times} | {ratio:.2f} |"

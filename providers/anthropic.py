@@ -136,9 +136,8 @@ class Anthropic:
         """Raises ProviderError."""
         with self._errors():
             async with asyncio.timeout(self.timeout):
-                answer = await self._open_client.ask(
-                    "/v1/messages", self._body(request) | {"stream": True}, stream=True
-                )
+                body = self._body(request) | {"stream": True}
+                answer = await self._open_client.open_stream("/v1/messages", body)
             try:
                 reading = _Reading(request.model)
                 async for data in server_sent_events(answer):
@@ -147,7 +146,7 @@ class Anthropic:
                     if reading.ended:
                         return
             finally:
-                await answer.aclose()
+                answer.release()
         raise ProviderBadAnswer(f"{self.name}: the stream broke off before its end")
 
     async def embed(self, texts: Sequence[str], model: str) -> Embeddings:
@@ -180,7 +179,7 @@ class Anthropic:
     async def _ask(self, path: str, body: dict[str, Any] | None, limit: float) -> bytes:
         with self._errors():
             async with asyncio.timeout(limit):
-                return (await self._open_client.ask(path, body)).content
+                return await self._open_client.ask(path, body)
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         given = request.parameters

@@ -7,7 +7,7 @@ to a size, and only as it is: what comes compressed was not asked for, and may b
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -15,10 +15,13 @@ import aiohttp
 import httpx
 import httpx2
 import orjson
+from multidict import CIMultiDict
+from yarl import URL
 
 from config import CONNECT_TIMEOUT
 from providers.base import ProviderBadAnswer, ProviderError, ProviderTimeout, ProviderUnreachable
 
+Headers = CIMultiDict[str]
 CONNECTIONS = 200
 KEEP_ALIVE_SECONDS = 30.0
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
@@ -33,14 +36,28 @@ class UnfitAnswer(Exception):
     """An answer that is compressed or too large."""
 
 
-class _Body(httpx.AsyncByteStream, httpx2.AsyncByteStream):
-    """The body of an answer, as it comes. Raises UnfitAnswer, and the errors of `http`, which is httpx or httpx2."""
+class Answer:
+    """An answer whose head has come. Raises UnfitAnswer, and the errors of `http`, which is httpx or httpx2."""
 
     def __init__(self, answer: aiohttp.ClientResponse, http: ModuleType) -> None:
         self._answer = answer
         self._http = http
+        self.status = answer.status
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    @property
+    def content_type(self) -> str:
+        return self._answer.headers.get("Content-Type", "")
+
+    @property
+    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        return self._answer.raw_headers
+
+    async def read(self) -> bytes:
+        """All of the body."""
+        return b"".join([piece async for piece in self.pieces()])
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes."""
         if self._answer.headers.get("Content-Encoding", "identity") != "identity":
             raise UnfitAnswer("a compressed answer, which was not asked for")
         left = MAX_ANSWER_BYTES
@@ -53,47 +70,82 @@ class _Body(httpx.AsyncByteStream, httpx2.AsyncByteStream):
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _of_httpx(error, self._http) from error
 
-    async def aclose(self) -> None:
+    def release(self) -> None:
+        """Let the connection go: to be used again where all was read."""
         self._answer.release()
 
 
-class _Transport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):
-    """Sends the requests of `http`, which is httpx or httpx2, by a session that keeps no cookies and asks no proxy."""
+class _Session:
+    """Sends requests with the errors of `http`, keeps no cookies, asks no proxy and follows no redirect."""
 
     def __init__(self, http: ModuleType, verify: ssl.SSLContext | bool) -> None:
         self._http = http
         self._verify = verify
         self._session: aiohttp.ClientSession | None = None
 
-    async def handle_async_request(self, request: Any) -> Any:
+    async def request(
+        self, method: str, url: str | URL, headers: Headers, content: bytes | None, waits: aiohttp.ClientTimeout
+    ) -> Answer:
         if self._session is None:  # made where the loop runs
             connector = aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=self._verify)
             jar = aiohttp.DummyCookieJar()
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=jar, auto_decompress=False)
-        given = request.extensions.get("timeout", {})
-        waits = aiohttp.ClientTimeout(
-            connect=given.get("pool"), sock_connect=given.get("connect"), sock_read=given.get("read")
-        )
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
-        headers = [pair for pair in headers if pair[0].lower() != "accept-encoding"]
-        headers.append(("Accept-Encoding", "identity"))
         try:
             answer = await self._session.request(
-                request.method,
-                str(request.url),
-                headers=headers,
-                data=request.content or None,
-                allow_redirects=False,
-                timeout=waits,
+                method, url, headers=headers, data=content, allow_redirects=False, timeout=waits
             )
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _of_httpx(error, self._http) from error
-        body = _Body(answer, self._http)
-        return self._http.Response(answer.status, headers=answer.raw_headers, stream=body, request=request)
+        return Answer(answer, self._http)
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+
+class _Body(httpx.AsyncByteStream, httpx2.AsyncByteStream):
+    """The body of an answer, for httpx."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._answer.pieces()
+
+    async def aclose(self) -> None:
+        self._answer.release()
+
+
+class _Transport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):
+    """The way out of a client of `http`, which is httpx or httpx2."""
+
+    def __init__(self, http: ModuleType, verify: ssl.SSLContext | bool) -> None:
+        self._http = http
+        self.session = _Session(http, verify)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
+        waits = _waits(request.extensions.get("timeout", {}))
+        answer = await self.session.request(
+            request.method, str(request.url), _headers(pairs), request.content or None, waits
+        )
+        return self._http.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer), request=request)
+
+    async def aclose(self) -> None:
+        await self.session.close()
+
+
+def _headers(given: Iterable[tuple[str, str]]) -> Headers:
+    headers: Headers = CIMultiDict(given)
+    headers["Accept-Encoding"] = "identity"
+    return headers
+
+
+def _waits(timeout: dict[str, float | None]) -> aiohttp.ClientTimeout:
+    """What httpx and httpx2 call a request's timeouts."""
+    return aiohttp.ClientTimeout(
+        connect=timeout.get("pool"), sock_connect=timeout.get("connect"), sock_read=timeout.get("read")
+    )
 
 
 def _of_httpx(error: Exception, http: ModuleType) -> Exception:
@@ -106,16 +158,18 @@ def _of_httpx(error: Exception, http: ModuleType) -> Exception:
     return made
 
 
-class _Plain:
-    """Goes before a client: it sends what it is given and no more, since all requests are made whole.
+class Client(httpx.AsyncClient):
+    """For requests of our own: it sends what it is given and no more, since they are made whole.
 
     No cookies of earlier answers, no redirects, no credentials of the environment.
     """
 
-    _transport: Any
+    def __init__(self) -> None:
+        self._own = _Transport(httpx, verify=True)
+        super().__init__(transport=self._own, trust_env=False)
 
-    async def send(self, request: Any, *, stream: bool = False, **_options: Any) -> Any:
-        response = await self._transport.handle_async_request(request)
+    async def send(self, request: httpx.Request, *, stream: bool = False, **_options: Any) -> httpx.Response:
+        response: httpx.Response = await self._own.handle_async_request(request)
         if not stream:
             try:
                 await response.aread()
@@ -124,18 +178,13 @@ class _Plain:
         return response
 
 
-class Client(_Plain, httpx.AsyncClient):
-    """For requests of our own."""
+class SDKClient(httpx2.AsyncClient):
+    """For the openai and anthropic SDKs."""
 
     def __init__(self) -> None:
-        super().__init__(transport=_Transport(httpx, verify=True), trust_env=False)
-
-
-class SDKClient(_Plain, httpx2.AsyncClient):
-    """For the openai and anthropic SDKs, which set the timeouts of each request."""
-
-    def __init__(self) -> None:
-        super().__init__(transport=_Transport(httpx2, verify=True), trust_env=False)
+        transport = _Transport(httpx2, verify=True)
+        super().__init__(transport=transport, trust_env=False)
+        self.session = transport.session
 
 
 def httpx_options(timeout: float, verify: ssl.SSLContext | bool) -> dict[str, Any]:
@@ -156,32 +205,40 @@ class Straight:
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._prepared: dict[str, tuple[httpx2.URL, httpx2.Headers, dict[str, Any]]] = {}
+        client: SDKClient = options["http_client"]
+        self._session = client.session
+        self._prepared: dict[str, tuple[URL, Headers, aiohttp.ClientTimeout]] = {}
 
-    async def ask(self, path: str, body: dict[str, Any] | None = None, *, stream: bool = False) -> httpx2.Response:
-        """The answer to a POST of `body`, or to a GET without one; of a stream its beginning.
+    async def ask(self, path: str, body: dict[str, Any] | None = None) -> bytes:
+        """The body of the answer to a POST of `body`, or to a GET without one. Raises as `open_stream`."""
+        answer = await self.open_stream(path, body)
+        try:
+            return await answer.read()
+        finally:
+            answer.release()
 
-        Raises the SDK's APIStatusError, httpx2's errors and UnfitAnswer.
-        """
+    async def open_stream(self, path: str, body: dict[str, Any] | None = None) -> Answer:
+        """The answer, to be read and released. Raises the SDK's APIStatusError, httpx2's errors and UnfitAnswer."""
         sdk: Any = self
-        url, headers, extensions = self._prepared.get(path) or self._prepare(path)
+        url, headers, waits = self._prepared.get(path) or self._prepare(path)
         method, content = ("GET", None) if body is None else ("POST", orjson.dumps(body))
-        request = httpx2.Request(method, url, headers=headers, content=content, extensions=extensions)
-        answer: httpx2.Response = await sdk._client.send(request, stream=stream)
-        if not answer.is_success:
-            try:
-                await answer.aread()
-            finally:
-                await answer.aclose()
-            raise sdk._make_status_error_from_response(answer)
-        return answer
+        answer = await self._session.request(method, url, headers, content, waits)
+        if 200 <= answer.status < 300:
+            return answer
+        try:
+            said = await answer.read()
+        finally:
+            answer.release()
+        request = httpx2.Request(method, str(url))
+        response = httpx2.Response(answer.status, headers=answer.raw_headers, content=said, request=request)
+        raise sdk._make_status_error_from_response(response)
 
-    def _prepare(self, path: str) -> tuple[httpx2.URL, httpx2.Headers, dict[str, Any]]:
+    def _prepare(self, path: str) -> tuple[URL, Headers, aiohttp.ClientTimeout]:
         sdk: Any = self
-        url = httpx2.URL(path if "://" in path else f"{sdk.base_url}".rstrip("/") + path)
+        url = URL(path if "://" in path else f"{sdk.base_url}".rstrip("/") + path)
         given = sdk.auth_headers | sdk.default_headers  # what is to be left out has no text
-        headers = httpx2.Headers({name: value for name, value in given.items() if isinstance(value, str)})
-        self._prepared[path] = url, headers, {"timeout": sdk.timeout.as_dict()}
+        headers = _headers((name, value) for name, value in given.items() if isinstance(value, str))
+        self._prepared[path] = url, headers, _waits(sdk.timeout.as_dict())
         return self._prepared[path]
 
 
@@ -207,14 +264,12 @@ def connection_error(name: str, error: BaseException) -> ProviderError:
     return ProviderUnreachable(f"{name}: the connection was refused or broke")
 
 
-async def server_sent_events(response: httpx2.Response) -> AsyncIterator[bytes]:
+async def server_sent_events(answer: Answer) -> AsyncIterator[bytes]:
     """The data of each event of a stream, one line each. Raises ProviderBadAnswer for an answer that is no stream."""
-    kind = response.headers.get("Content-Type", "")
-    if not kind.startswith("text/event-stream"):
-        raise ProviderBadAnswer(f"an answer of the type {kind[:100]!r} in place of a stream")
+    if not answer.content_type.startswith("text/event-stream"):
+        raise ProviderBadAnswer(f"an answer of the type {answer.content_type[:100]!r} in place of a stream")
     rest = b""
-    # Not by the client's lines, which takes as long as all else that is done with an event.
-    async for piece in response.stream:  # type: ignore[union-attr]
+    async for piece in answer.pieces():
         *lines, rest = (rest + piece).split(b"\n")
         if len(rest) > MAX_LINE_BYTES:
             raise UnfitAnswer(f"an event of more than {MAX_LINE_BYTES} bytes")

@@ -196,14 +196,14 @@ class OpenAICompatible:
         body = self._body(request) | {"stream": True, "stream_options": {"include_usage": True}}
         with self._errors():
             async with asyncio.timeout(self.timeout):
-                answer = await self._open_client.ask("/chat/completions", body, stream=True)
+                answer = await self._open_client.open_stream("/chat/completions", body)
             try:
                 async for data in server_sent_events(answer):
                     if data == b"[DONE]":
                         return
                     yield self._piece(data, request.model)
             finally:
-                await answer.aclose()
+                answer.release()
         raise ProviderBadAnswer(f"{self.name}: the stream broke off before its end")
 
     async def embed(self, texts: Sequence[str], model: str) -> Embeddings:
@@ -247,7 +247,7 @@ class OpenAICompatible:
         """The body of the answer to a POST, or to a GET without a body, within `limit` seconds."""
         with self._errors():
             async with asyncio.timeout(limit):
-                return (await self._open_client.ask(path, body)).content
+                return await self._open_client.ask(path, body)
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         parameters = dict(request.parameters)

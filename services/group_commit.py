@@ -1,11 +1,15 @@
 """One commit for many: callers that come while a commit runs share the next one.
 
-So a lone caller waits for nobody, and at any load there is one commit at a time with as many rows as have come.
+So a lone caller waits for nobody, and at any load there is one commit at a time with as many rows as have come. Rows
+that are not urgent are committed no sooner than a moment after the last commit began, which makes commits few where
+many such rows come.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -13,6 +17,7 @@ from typing import Generic, TypeVar
 from services.tasks import Tasks
 
 MOST_IN_A_COMMIT = 500
+PATIENCE_SECONDS = 0.005
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -27,11 +32,15 @@ class GroupCommit(Generic[Row, Result]):
         self._most = most
         self._waiting: deque[tuple[list[Row], asyncio.Future[list[Result]]]] = deque()
         self._running = False
+        self._began = 0.0
+        self._urgent = asyncio.Event()
 
-    async def submit(self, rows: list[Row]) -> list[Result]:
+    async def submit(self, rows: list[Row], *, urgent: bool = True) -> list[Result]:
         """The results of `rows`, once committed. A caller that is cancelled does not undo them."""
         future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
         self._waiting.append((rows, future))
+        if urgent:
+            self._urgent.set()
         if not self._running:
             self._running = True
             self._tasks.spawn(self._flush(), "group commit")
@@ -41,6 +50,7 @@ class GroupCommit(Generic[Row, Result]):
         callers: list[tuple[list[Row], asyncio.Future[list[Result]]]] = []
         try:
             while self._waiting:
+                await self._gather()
                 callers = self._take()
                 commit = self._commit([row for rows, _ in callers for row in rows])
                 [outcome] = await asyncio.gather(commit, return_exceptions=True)
@@ -51,6 +61,15 @@ class GroupCommit(Generic[Row, Result]):
                 future.cancel()
             self._waiting.clear()
 
+    async def _gather(self) -> None:
+        """Wait until it is time for the next commit."""
+        early = self._began + PATIENCE_SECONDS - time.monotonic()
+        if early > 0 and not self._urgent.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(early):
+                    await self._urgent.wait()
+        self._began = time.monotonic()
+
     def _take(self) -> list[tuple[list[Row], asyncio.Future[list[Result]]]]:
         """The callers of the next commit: at most `most` rows, but at least one caller."""
         callers = [self._waiting.popleft()]
@@ -58,6 +77,8 @@ class GroupCommit(Generic[Row, Result]):
         while self._waiting and size + len(self._waiting[0][0]) <= self._most:
             callers.append(self._waiting.popleft())
             size += len(callers[-1][0])
+        if not self._waiting:
+            self._urgent.clear()
         return callers
 
 

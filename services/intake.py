@@ -91,7 +91,10 @@ class Intake:
                 entries[number] = self._entry(item, event.event_id or dedupe_id)
         self._untriggered.inc(results.count(_NOTHING) - len(entries))
         if entries:
-            repeats = await self._journal.submit(list(entries.values()))
+            for entry in entries.values():
+                entry.leased = not entry.suppressed and self._worker.reserve(entry.item)
+            urgent = any(entry.leased for entry in entries.values())  # the rest waits for a slot anyway
+            repeats = await self._journal.submit(list(entries.values()), urgent=urgent)
             for (number, entry), repeat in zip(entries.items(), repeats, strict=True):
                 results[number] = self._result(entry, repeat)
         return results
@@ -106,8 +109,6 @@ class Intake:
 
     async def _commit(self, entries: list[Entry]) -> list[Repeat | None]:
         """Journal entries and start work on those that are new, whether or not their callers still wait."""
-        for entry in entries:
-            entry.leased = not entry.suppressed and self._worker.reserve(entry.item)
         repeats: list[Repeat | None] | None = None
         try:
             repeats = await self._interactions.insert(entries)

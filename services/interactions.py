@@ -228,7 +228,7 @@ class Interactions:
 
     async def end(self, item: Interaction, state: str, reason: str | None, timings: dict[str, float]) -> bool:
         """Commit the last state and erase the texts; False when the interaction is no longer this instance's."""
-        [written] = await self._ends.submit([_End(item, state, reason, timings)])
+        [written] = await self._ends.submit([_End(item, state, reason, timings)], urgent=False)
         return written
 
     async def _end_all(self, ends: list[_End]) -> list[bool]:

@@ -33,11 +33,10 @@ from services.tasks import Tasks
 CLAIM_SECONDS = 1.0
 RESERVED = 0.25
 # Between two looks at the journal: one that fills several slots costs PostgreSQL no more than one that fills one. While
-# so much comes in that timers are late, what waits already yields to it, for other communities' sake.
+# events come in and take most of the processor, what waits already yields to them, for other communities' sake.
 PAUSE_SECONDS = 0.02
-LATE_SECONDS = 0.002  # what timers are late by anyway
-PAUSE_PER_LATE = 50
 LONGEST_PAUSE = 0.5
+BUSY_SHARE = 0.5
 
 
 class Worker:
@@ -212,11 +211,11 @@ class Worker:
 
     async def _until_work(self) -> None:
         """Return when a slot is free and work waits, and every second to see what other instances left."""
-        asked = time.monotonic()
+        began, used = time.monotonic(), time.process_time()
         await asyncio.sleep(PAUSE_SECONDS)
-        late = time.monotonic() - asked - PAUSE_SECONDS
-        if late > LATE_SECONDS and self._came_meanwhile:
-            await asyncio.sleep(min(late * PAUSE_PER_LATE, LONGEST_PAUSE))
+        busy = (time.process_time() - used) / (time.monotonic() - began)
+        if busy > BUSY_SHARE and self._came_meanwhile:
+            await asyncio.sleep(LONGEST_PAUSE * min((busy - BUSY_SHARE) / (1 - BUSY_SHARE), 1))
         self._woken = await _wait(self._wake)
 
     async def _claim_due(self) -> None:

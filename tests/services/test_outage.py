@@ -8,38 +8,18 @@ from typing import Any
 
 import pytest
 
+from bench.outage import KINDS, broken
 from tests.conftest import MakeService, Service, event
 from tests.stubs.openai import StubOpenAI
 from tests.stubs.server import running
 
 EVENTS = 250
-PARTIAL = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"choices": [{"mess'
-FAILED = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 2\r\n\r\n{}"
 
 
-async def broken(how: str) -> tuple[asyncio.Server, str]:
-    """A provider that hangs, answers 500, or dies in the middle of its answer; or one that refuses connections."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        if how == "hangs":
-            await asyncio.sleep(5)
-        else:
-            writer.write(FAILED if how == "fails" else PARTIAL)
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    if how == "refuses":
-        server.close()
-    return server, url
-
-
-@pytest.mark.parametrize("how", ["hangs", "refuses", "fails", "dies while answering"])
-async def test_every_event_gets_a_reply_of_the_fallback(make_service: MakeService, how: str) -> None:
-    server, url = await broken(how)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_event_gets_a_reply_of_the_fallback(make_service: MakeService, kind: str) -> None:
     fallback = StubOpenAI("Hello from the fallback")
-    async with running(fallback.app) as fallback_url:
+    async with broken(kind) as url, running(fallback.app) as fallback_url:
         service = await make_service(
             ai_provider="waddleai",
             waddleai_base_url=url,
@@ -52,7 +32,6 @@ async def test_every_event_gets_a_reply_of_the_fallback(make_service: MakeServic
         answer = await service.post("/interaction/batch", events=[event() for _ in range(EVENTS)])
         results = (await answer.get_json())["data"]["results"]
         outcomes: list[dict[str, Any]] = [await service.ended(item["data"]["interaction_id"]) for item in results]
-    server.close()
     assert Counter((outcome["state"], outcome["provider"]) for outcome in outcomes) == {("delivered", "custom"): EVENTS}
     assert all(outcome["reason"].startswith("waddleai: provider_") for outcome in outcomes)
     assert {body["response_data"]["message"] for body in service.messages} == {"🤖 Hello from the fallback"}
