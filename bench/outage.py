@@ -36,11 +36,13 @@ FAILED = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 2\r\n\r\n{}"
 async def broken(kind: str) -> AsyncIterator[str]:
     """The address of a provider that fails in this way."""
 
+    stopping = asyncio.Event()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError):
+        with contextlib.suppress(asyncio.IncompleteReadError, TimeoutError):
             await reader.readuntil(b"\r\n\r\n")
             if kind == "hangs":
-                await asyncio.sleep(TIMEOUT_SECONDS * 3)
+                await asyncio.wait_for(stopping.wait(), TIMEOUT_SECONDS * 3)
             writer.write(PARTIAL if kind == "dies in its answer" else FAILED)
         writer.close()
 
@@ -51,7 +53,9 @@ async def broken(kind: str) -> AsyncIterator[str]:
     try:
         yield address
     finally:
+        stopping.set()
         server.close()
+        await server.wait_closed()
 
 
 async def outcomes(made: Rig) -> tuple[int, float]:

@@ -7,7 +7,7 @@ to a size, and only as it is: what comes compressed was not asked for, and may b
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -45,8 +45,8 @@ class Answer:
         self.status = answer.status
 
     @property
-    def content_type(self) -> str:
-        return self._answer.headers.get("Content-Type", "")
+    def headers(self) -> Mapping[str, str]:
+        return self._answer.headers
 
     @property
     def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -75,10 +75,10 @@ class Answer:
         self._answer.release()
 
 
-class _Session:
+class Session:
     """Sends requests with the errors of `http`, keeps no cookies, asks no proxy and follows no redirect."""
 
-    def __init__(self, http: ModuleType, verify: ssl.SSLContext | bool) -> None:
+    def __init__(self, http: ModuleType = httpx, verify: ssl.SSLContext | bool = True) -> None:
         self._http = http
         self._verify = verify
         self._session: aiohttp.ClientSession | None = None
@@ -86,6 +86,7 @@ class _Session:
     async def request(
         self, method: str, url: str | URL, headers: Headers, content: bytes | None, waits: aiohttp.ClientTimeout
     ) -> Answer:
+        """The answer to a request that is made whole, to be read and released."""
         if self._session is None:  # made where the loop runs
             connector = aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=self._verify)
             jar = aiohttp.DummyCookieJar()
@@ -121,13 +122,13 @@ class _Transport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):
 
     def __init__(self, http: ModuleType, verify: ssl.SSLContext | bool) -> None:
         self._http = http
-        self.session = _Session(http, verify)
+        self.session = Session(http, verify)
 
     async def handle_async_request(self, request: Any) -> Any:
         pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
         waits = _waits(request.extensions.get("timeout", {}))
         answer = await self.session.request(
-            request.method, str(request.url), _headers(pairs), request.content or None, waits
+            request.method, str(request.url), make_headers(pairs), request.content or None, waits
         )
         return self._http.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer), request=request)
 
@@ -135,7 +136,8 @@ class _Transport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):
         await self.session.close()
 
 
-def _headers(given: Iterable[tuple[str, str]]) -> Headers:
+def make_headers(given: Iterable[tuple[str, str]]) -> Headers:
+    """Headers of a request that asks for an answer as it is."""
     headers: Headers = CIMultiDict(given)
     headers["Accept-Encoding"] = "identity"
     return headers
@@ -156,26 +158,6 @@ def _of_httpx(error: Exception, http: ModuleType) -> Exception:
         kind = http.ConnectError if isinstance(error, aiohttp.ClientConnectorError) else http.ReadError
     made: Exception = kind(str(error))
     return made
-
-
-class Client(httpx.AsyncClient):
-    """For requests of our own: it sends what it is given and no more, since they are made whole.
-
-    No cookies of earlier answers, no redirects, no credentials of the environment.
-    """
-
-    def __init__(self) -> None:
-        self._own = _Transport(httpx, verify=True)
-        super().__init__(transport=self._own, trust_env=False)
-
-    async def send(self, request: httpx.Request, *, stream: bool = False, **_options: Any) -> httpx.Response:
-        response: httpx.Response = await self._own.handle_async_request(request)
-        if not stream:
-            try:
-                await response.aread()
-            finally:
-                await response.aclose()
-        return response
 
 
 class SDKClient(httpx2.AsyncClient):
@@ -237,7 +219,7 @@ class Straight:
         sdk: Any = self
         url = URL(path if "://" in path else f"{sdk.base_url}".rstrip("/") + path)
         given = sdk.auth_headers | sdk.default_headers  # what is to be left out has no text
-        headers = _headers((name, value) for name, value in given.items() if isinstance(value, str))
+        headers = make_headers((name, value) for name, value in given.items() if isinstance(value, str))
         self._prepared[path] = url, headers, _waits(sdk.timeout.as_dict())
         return self._prepared[path]
 
@@ -266,8 +248,9 @@ def connection_error(name: str, error: BaseException) -> ProviderError:
 
 async def server_sent_events(answer: Answer) -> AsyncIterator[bytes]:
     """The data of each event of a stream, one line each. Raises ProviderBadAnswer for an answer that is no stream."""
-    if not answer.content_type.startswith("text/event-stream"):
-        raise ProviderBadAnswer(f"an answer of the type {answer.content_type[:100]!r} in place of a stream")
+    kind = answer.headers.get("Content-Type", "")
+    if not kind.startswith("text/event-stream"):
+        raise ProviderBadAnswer(f"an answer of the type {kind[:100]!r} in place of a stream")
     rest = b""
     async for piece in answer.pieces():
         *lines, rest = (rest + piece).split(b"\n")

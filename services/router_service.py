@@ -9,17 +9,19 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import aiohttp
 import httpx
 import orjson
+from yarl import URL
 
 from config import CONNECT_TIMEOUT, PROBE_TIMEOUT, ROUTER_TIMEOUT, Settings
-from providers.http import Client, UnfitAnswer, timed_out
+from providers.http import Headers, Session, UnfitAnswer, make_headers, timed_out
 from services.webhooks import sign, signing_key
 
 KEPT_MESSAGES = 5_000
 LONGEST_RETRY_AFTER = 30.0
 SHORT_BYTES = 1024
-_WAITS = {"timeout": {"connect": CONNECT_TIMEOUT}}
+_WAITS = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT)
 # The answers after which another try may succeed: 408, 429 and 5xx; other 4xx and 3xx are final.
 _PASSING = frozenset({408, 429, *range(500, 600)})
 
@@ -59,20 +61,20 @@ class HttpRouter:
     """The router at `ROUTER_API_URL`: one client, no redirects, no proxy of the environment."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = httpx.URL(settings.router_api_url + settings.router_response_path)
-        self._base = httpx.URL(settings.router_api_url)
+        self._url = URL(settings.router_api_url + settings.router_response_path)
+        self._base = URL(settings.router_api_url)
         secret = settings.router_callback_secret.get_secret_value()
         self._signing_key = signing_key(secret) if secret else b""
         key = settings.router_api_key.get_secret_value()
-        self._bearer = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = Client()
+        self._headers = make_headers({"Authorization": f"Bearer {key}"}.items() if key else ())
+        self._session = Session()
 
     async def post(self, interaction_id: str, body: dict[str, Any]) -> None:
         """Raises RouterUnavailable or RouterRefused."""
         content = orjson.dumps(body)
-        headers = self._bearer | {"Content-Type": "application/json"} | self._signature(interaction_id, content)
-        request = httpx.Request("POST", self._url, headers=headers, content=content, extensions=_WAITS)
-        status, retry_after = await self._send(request, ROUTER_TIMEOUT)
+        headers = self._headers.copy()
+        headers.update({"Content-Type": "application/json"} | self._signature(interaction_id, content))
+        status, retry_after = await self._send(self._url, headers, content, ROUTER_TIMEOUT)
         if status in _PASSING:
             raise RouterUnavailable(f"router_status_{status}", _seconds(retry_after))
         if not 200 <= status < 300:
@@ -80,27 +82,27 @@ class HttpRouter:
 
     async def check(self) -> None:
         """Whether the router's host answers at all, whatever it says. Raises RouterUnavailable."""
-        request = httpx.Request("GET", self._base, headers=self._bearer, extensions=_WAITS)
-        await self._send(request, PROBE_TIMEOUT)
+        await self._send(self._base, self._headers, None, PROBE_TIMEOUT)
 
-    async def _send(self, request: httpx.Request, limit: float) -> tuple[int, str]:
+    async def _send(self, url: URL, headers: Headers, content: bytes | None, limit: float) -> tuple[int, str]:
         """The answer's status and `Retry-After`, within `limit` seconds. Raises RouterUnavailable."""
         try:
             async with asyncio.timeout(limit):
-                answer: httpx.Response = await self._client.send(request, stream=True)
+                method = "GET" if content is None else "POST"
+                answer = await self._session.request(method, url, headers, content, _WAITS)
                 try:
                     # Read so that the connection can be used again; its status is all that counts.
                     if int(answer.headers.get("Content-Length") or 0) <= SHORT_BYTES:
                         with contextlib.suppress(UnfitAnswer):
-                            await answer.aread()
+                            await answer.read()
                 finally:
-                    await answer.aclose()
+                    answer.release()
         except (httpx.HTTPError, TimeoutError) as error:
             raise RouterUnavailable("router_timeout" if timed_out(error) else "router_unreachable") from error
-        return answer.status_code, answer.headers.get("Retry-After", "")
+        return answer.status, answer.headers.get("Retry-After", "")
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._session.close()
 
     def _signature(self, interaction_id: str, content: bytes) -> dict[str, str]:
         """The three headers of Standard Webhooks, or none without a secret."""
