@@ -76,7 +76,8 @@ class Rig:
         if hasattr(os, "sched_setaffinity") and others:
             parts = psutil.Process(self.parts.pid)
             for pid in (0, parts.pid, *(child.pid for child in parts.children(recursive=True))):
-                os.sched_setaffinity(pid, others)
+                with contextlib.suppress(ProcessLookupError):  # PostgreSQL's workers come and go
+                    os.sched_setaffinity(pid, others)
 
     def end(self, process: subprocess.Popen[str]) -> None:
         process.kill()

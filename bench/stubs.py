@@ -1,8 +1,8 @@
 """A model and a router that answer at once, or as late as told: `python -m bench.stubs PORT DELAY_SECONDS`.
 
 `POST /v1/chat/completions` as OpenAI documents it; `POST /response` takes replies. `GET /seen` gives the ids of the
-replies, in the order they came, with the time of each, its text, and the seconds that the model took for it, which a
-timer makes up to a millisecond more than it was told.
+replies, in the order they came, with the time of each, its text, and the seconds from the arrival of the model's
+request to its answer, which are a little more than it was told.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ class Stub(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._received = b""
+        self._arrived = 0.0
         self._transport: asyncio.WriteTransport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
+        self._arrived = time.time()
         self._received += data
         head, separator, body = self._received.partition(b"\r\n\r\n")
         if not separator:
@@ -48,7 +50,7 @@ class Stub(asyncio.Protocol):
         if path == b"/response":
             posted = json.loads(body)
             text = posted["response_data"]["message"]
-            reply = {"id": posted["interaction_id"], "event": posted["event_id"], "text": text, "at": time.time()}
+            reply = {"id": posted["interaction_id"], "event": posted["event_id"], "text": text, "at": self._arrived}
             self.seen.append(reply | {"attempt": posted["attempt"], "model_seconds": self.took.get(_number(text), 0.0)})
             self._answer({})
         elif path == b"/seen":
@@ -59,12 +61,12 @@ class Stub(asyncio.Protocol):
             Stub.answers += 1
             answer = self._stream if b'"stream":true' in body.replace(b" ", b"") else self._answer
             asyncio.get_running_loop().call_later(
-                self.delay, self._complete, answer, completion(Stub.answers), time.perf_counter()
+                self.delay, self._complete, answer, completion(Stub.answers), self._arrived
             )
 
     def _complete(self, answer: Callable[[dict[str, Any]], None], body: dict[str, Any], began: float) -> None:
-        self.took[_number(body["choices"][0]["message"]["content"])] = time.perf_counter() - began
         answer(body)
+        self.took[_number(body["choices"][0]["message"]["content"])] = time.time() - began
 
     def _stream(self, body: dict[str, Any]) -> None:
         """The completion word by word, as server-sent events, each a piece of its own."""

@@ -1,8 +1,8 @@
 """One commit for many: callers that come while a commit runs share the next one.
 
 So a lone caller waits for nobody, and at any load there is one commit at a time with as many rows as have come. Rows
-that are not urgent are committed no sooner than a moment after the last commit began, which makes commits few where
-many such rows come.
+that are not urgent are committed no sooner than `patience` seconds after the last commit began, which makes commits few
+where many such rows come.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Generic, TypeVar
 from services.tasks import Tasks
 
 MOST_IN_A_COMMIT = 500
-PATIENCE_SECONDS = 0.005
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -26,10 +25,10 @@ Result = TypeVar("Result")
 class GroupCommit(Generic[Row, Result]):
     """`commit` takes rows and returns a result for each, in order; what it raises is raised to every caller."""
 
-    def __init__(self, commit: Callable[[list[Row]], Awaitable[list[Result]]], tasks: Tasks, most: int) -> None:
+    def __init__(self, commit: Callable[[list[Row]], Awaitable[list[Result]]], tasks: Tasks, patience: float) -> None:
         self._commit = commit
         self._tasks = tasks
-        self._most = most
+        self._patience = patience
         self._waiting: deque[tuple[list[Row], asyncio.Future[list[Result]]]] = deque()
         self._running = False
         self._began = 0.0
@@ -63,7 +62,7 @@ class GroupCommit(Generic[Row, Result]):
 
     async def _gather(self) -> None:
         """Wait until it is time for the next commit."""
-        early = self._began + PATIENCE_SECONDS - time.monotonic()
+        early = self._began + self._patience - time.monotonic()
         if early > 0 and not self._urgent.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(early):
@@ -71,10 +70,10 @@ class GroupCommit(Generic[Row, Result]):
         self._began = time.monotonic()
 
     def _take(self) -> list[tuple[list[Row], asyncio.Future[list[Result]]]]:
-        """The callers of the next commit: at most `most` rows, but at least one caller."""
+        """The callers of the next commit: at most 500 rows, but at least one caller."""
         callers = [self._waiting.popleft()]
         size = len(callers[0][0])
-        while self._waiting and size + len(self._waiting[0][0]) <= self._most:
+        while self._waiting and size + len(self._waiting[0][0]) <= MOST_IN_A_COMMIT:
             callers.append(self._waiting.popleft())
             size += len(callers[-1][0])
         if not self._waiting:

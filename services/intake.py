@@ -9,7 +9,7 @@ from uuid import UUID
 from config import Settings
 from services.communities import Communities, UnknownEntity
 from services.events import ChatEvent
-from services.group_commit import MOST_IN_A_COMMIT, GroupCommit
+from services.group_commit import GroupCommit
 from services.ids import new_id
 from services.interactions import Entry, Interaction, Interactions, Repeat, given_key, own_key
 from services.logs import Log, UserHash
@@ -21,6 +21,7 @@ from services.worker import Worker
 # How long a repeat is recognised: an id that was given, and an event without one by all its fields.
 ID_SECONDS = 24 * 3600.0
 SAME_EVENT_SECONDS = 10.0
+PATIENCE_SECONDS = 0.005  # of events that wait for a slot anyway
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Intake:
         secret = settings.secret_key.get_secret_value()
         self._hash_key = b"sidecast event\0" + secret.encode()
         self._hash_user = UserHash(secret)
-        self._journal: GroupCommit[Entry, Repeat | None] = GroupCommit(self._commit, tasks, MOST_IN_A_COMMIT)
+        self._journal: GroupCommit[Entry, Repeat | None] = GroupCommit(self._commit, tasks, PATIENCE_SECONDS)
         self.closed = False
 
     async def accept_all(self, events: list[ChatEvent], dedupe_id: str | None, request_id: str) -> list[Result]:

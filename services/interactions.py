@@ -16,12 +16,15 @@ import orjson
 
 from services.database import Database
 from services.events import ChatEvent
-from services.group_commit import MOST_IN_A_COMMIT, GroupCommit
+from services.group_commit import GroupCommit
 from services.tasks import Tasks
 from services.triggers import Trigger
 
 if TYPE_CHECKING:
     from services.database import Connection
+
+# How late a last state may be written: a delivery that was, and is not known to have been, is made again.
+END_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,8 @@ class Interactions:
         self._database = database
         self._queries = database.queries
         self._inserting, self._answering, self._ending = (database.own_connection() for _ in range(3))
-        self._answers: GroupCommit[_Answer, bool] = GroupCommit(self._answer_all, tasks, MOST_IN_A_COMMIT)
-        self._ends: GroupCommit[_End, bool] = GroupCommit(self._end_all, tasks, MOST_IN_A_COMMIT)
+        self._answers: GroupCommit[_Answer, bool] = GroupCommit(self._answer_all, tasks, 0)
+        self._ends: GroupCommit[_End, bool] = GroupCommit(self._end_all, tasks, END_SECONDS)
         self._lease: dict[str, Any] = {"owner": owner, "lease_seconds": lease_seconds}
 
     async def insert(self, entries: list[Entry]) -> list[Repeat | None]:

@@ -32,11 +32,14 @@ from services.tasks import Tasks
 
 CLAIM_SECONDS = 1.0
 RESERVED = 0.25
-# Between two looks at the journal: one that fills several slots costs PostgreSQL no more than one that fills one. While
-# events come in and take most of the processor, what waits already yields to them, for other communities' sake.
+# Between two looks at the journal: one that fills several slots costs PostgreSQL no more than one that fills one.
 PAUSE_SECONDS = 0.02
+# Where the processor is nearly full and other communities have nothing waiting, those that do yield to them: the next
+# look comes later. With nobody to yield to no slot is left empty, or what waits would grow by itself.
+BUSY_SHARE = 0.65
+BUSY_WINDOW = 0.1
 LONGEST_PAUSE = 0.5
-BUSY_SHARE = 0.5
+OTHERS_SECONDS = 1.0
 
 
 class Worker:
@@ -69,6 +72,8 @@ class Worker:
         self._busy: Counter[UUID] = Counter()  # slots by community
         self._behind: set[UUID] = set()  # communities that, as far as is known here, have work waiting in PostgreSQL
         self._came_meanwhile: set[UUID] = set()  # of those, what came since the last look at the journal began
+        self._others_at = -OTHERS_SECONDS  # when something was last begun at once while other things waited
+        self._processor = _Processor()
         self._wake = asyncio.Event()
         self._woken = False
 
@@ -86,6 +91,8 @@ class Worker:
             return False
         self._slots -= 1
         self._busy[community_id] += 1
+        if self._behind:
+            self._others_at = time.monotonic()
         self._cache.expect(_user(item))
         return True
 
@@ -211,11 +218,10 @@ class Worker:
 
     async def _until_work(self) -> None:
         """Return when a slot is free and work waits, and every second to see what other instances left."""
-        began, used = time.monotonic(), time.process_time()
         await asyncio.sleep(PAUSE_SECONDS)
-        busy = (time.process_time() - used) / (time.monotonic() - began)
-        if busy > BUSY_SHARE and self._came_meanwhile:
-            await asyncio.sleep(LONGEST_PAUSE * min((busy - BUSY_SHARE) / (1 - BUSY_SHARE), 1))
+        over = (self._processor.share() - BUSY_SHARE) / (1 - BUSY_SHARE)
+        if over > 0 and time.monotonic() - self._others_at < OTHERS_SECONDS:
+            await asyncio.sleep(LONGEST_PAUSE * min(over, 1))
         self._woken = await _wait(self._wake)
 
     async def _claim_due(self) -> None:
@@ -238,6 +244,23 @@ class Worker:
 
     async def _until_due(self) -> None:
         await _wait(self._deliveries.due)
+
+
+class _Processor:
+    """How much of one processor this process takes."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic(), time.process_time()
+        self._share = 0.0
+
+    def share(self) -> float:
+        """Between 0 and 1, over the last tenth of a second or more."""
+        now, used = time.monotonic(), time.process_time()
+        passed = now - self._since[0]
+        if passed > BUSY_WINDOW:
+            self._share = (used - self._since[1]) / passed
+            self._since = now, used
+        return self._share
 
 
 async def _wait(event: asyncio.Event) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.conftest import MakeService, event
 from tests.stubs.openai import StubOpenAI
 from tests.stubs.server import running
@@ -30,6 +32,21 @@ async def test_a_raid_on_one_channel_leaves_room_for_the_others(make_service: Ma
     waits = [outcome["timings"]["waited"] for outcome in sorted(ended, key=lambda outcome: outcome["received_at"])]
     assert waits[0] < waits[-1]
     assert stub.most_at_once <= 4
+
+
+async def test_what_waits_yields_only_where_there_is_somebody_to_yield_to(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor that is full leaves no slot empty while nobody else has anything to say."""
+    monkeypatch.setattr("services.worker._Processor.share", lambda _: 1.0)
+    stub = StubOpenAI()
+    async with running(stub.app) as url:
+        service = await make_service(ai_provider="waddleai", waddleai_base_url=url, max_concurrent_requests=2)
+        channel = event()["entity_id"]
+        acks = [await service.accept(entity_id=channel, user_id=str(number)) for number in range(40)]
+        async with asyncio.timeout(8):  # 40 looks of half a second would take longer
+            for ack in acks:
+                assert (await service.ended(ack["interaction_id"]))["state"] == "delivered"
 
 
 async def test_two_instances_share_what_waits(make_service: MakeService) -> None:

@@ -97,7 +97,7 @@ async def test_what_a_commit_raises_reaches_every_caller_and_the_next_one_works(
         return [row * 2 for row in rows]
 
     service = await make_service()
-    group = GroupCommit(commit, Tasks(service.sidecast.log), most=3)
+    group = GroupCommit(commit, Tasks(service.sidecast.log), patience=0)
     results = await asyncio.gather(*(group.submit([n]) for n in range(5)), return_exceptions=True)
     assert all(isinstance(result, DatabaseUnavailable) for result in results)
     failing = False
@@ -105,3 +105,20 @@ async def test_what_a_commit_raises_reaches_every_caller_and_the_next_one_works(
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(group.submit([9]), 0.001)
     assert await group.submit([5]) == [10]
+
+
+async def test_rows_that_are_not_urgent_go_with_those_that_are(make_service: MakeService) -> None:
+    commits: list[list[int]] = []
+
+    async def commit(rows: list[int]) -> list[int]:
+        commits.append(rows)
+        return rows
+
+    group = GroupCommit(commit, Tasks((await make_service()).sidecast.log), patience=60)
+    assert await group.submit([1], urgent=False) == [1], "the first has nothing to wait for"
+    waiting = asyncio.create_task(group.submit([2], urgent=False))
+    await asyncio.sleep(0.05)
+    assert commits == [[1]]
+    assert await group.submit([3]) == [3]
+    assert await waiting == [2]
+    assert commits == [[1], [2, 3]]
