@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -62,6 +63,15 @@ def _check_url(value: str) -> str:
     return value
 
 
+def _check_networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    for number, value in enumerate(values, 1):
+        try:
+            ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            raise ValueError(f"entry {number}: must be an address or a network such as 10.0.0.0/8") from None
+    return values
+
+
 def _check_secret(secret: SecretStr) -> SecretStr:
     scheme, separator, encoded = secret.get_secret_value().partition("_")
     if scheme + separator == "whsec_":
@@ -87,8 +97,8 @@ class Fallback(BaseModel):
     max_tokens: Tokens | None = None
 
 
-def _fallback(entry: str) -> Fallback:
-    """Raises ValueError."""
+def read_fallback(entry: str) -> Fallback:
+    """`provider/model?temperature=…&max_tokens=…`. Raises ValueError."""
     path, _, query = entry.partition("?")
     provider, _, model = path.partition("/")
     given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
@@ -97,10 +107,10 @@ def _fallback(entry: str) -> Fallback:
     return Fallback.model_validate({"provider": provider, "model": model} | given)
 
 
-def _check_fallbacks(entries: tuple[str, ...]) -> tuple[str, ...]:
+def check_fallbacks(entries: tuple[str, ...]) -> tuple[str, ...]:
     for number, entry in enumerate(entries, 1):
         try:
-            _fallback(entry)
+            read_fallback(entry)
         except ValidationError as error:
             [problem, *_] = error.errors(include_url=False, include_input=False)
             raise ValueError(f"entry {number}: {problem['loc'][0]}: {problem['msg']}") from None
@@ -157,8 +167,21 @@ class Settings(BaseSettings):
     secret_key: SecretStr = Field(
         SecretStr(""), description="Secret that hashes of user ids and events are keyed with; made by a first run."
     )
+    secret_key_previous: SecretStr = Field(
+        SecretStr(""), description="The secret before, while it is changed: what was sealed with it can still be read."
+    )
     valid_api_keys: Secrets = Field((), description="Admin keys, comma-separated; made by a first run.")
 
+    jwt_jwks_url: Url = Field(
+        "",
+        description="Where the public keys of RS256 and ES256 tokens are (JWKS); HS256 ones are signed by "
+        "`SECRET_KEY`.",
+    )
+    jwt_issuer: str = Field("", description="Issuer (`iss`) that tokens must have; empty: any.")
+    jwt_audience: str = Field("", description="Audience (`aud`) that tokens must have; empty: any.")
+    trusted_proxies: Annotated[Words, AfterValidator(_check_networks)] = Field(
+        (), description="Addresses or networks of proxies whose `X-Forwarded-For` says who calls."
+    )
     intake_secret: Annotated[tuple[SigningSecret, ...], NoDecode, BeforeValidator(_split)] = Field(
         (),
         description="Secrets that events must be signed with (Standard Webhooks), comma-separated; empty: none.",
@@ -184,7 +207,7 @@ class Settings(BaseSettings):
         None, description="How freely the model answers; empty: 0.7, and 0.2 for the small embedded model."
     )
     ai_max_tokens: Tokens = Field(150, description="Longest answer in tokens; 150 fill a chat message.")
-    ai_fallbacks: Annotated[Words, AfterValidator(_check_fallbacks)] = Field(
+    ai_fallbacks: Annotated[Words, AfterValidator(check_fallbacks)] = Field(
         (),
         description="Providers tried after it, in order: `provider/model,…`, each with parameters of its own if need "
         "be: `provider/model?temperature=0.2&max_tokens=60`.",
@@ -246,6 +269,13 @@ class Settings(BaseSettings):
     custom_base_url: Url = Field("", description="A server of your own that speaks OpenAI's API; ends in `/v1`.")
     custom_api_key: SecretStr = Field(SecretStr(""), description="Its key.")
 
+    community_url_allow: Words = Field(
+        (),
+        description="Hosts, `host:port` or networks that the base URLs of communities may name although they are not "
+        "public.",
+    )
+    community_url_http: bool = Field(False, description="Let communities' base URLs be http as well as https.")
+
     # --- what it says, and when
     system_prompt: str = Field(
         "You are the friendly co-host of a live stream's chat. Answer in one or two short sentences, "
@@ -279,11 +309,6 @@ class Settings(BaseSettings):
     )
     log_dir: str = Field("", description="Folder for a log file as well (10 MB each, 5 kept); empty: none.")
     enable_syslog: bool = Field(False, description="Write to the local syslog as well.")
-
-    @property
-    def fallbacks(self) -> list[Fallback]:
-        """`ai_fallbacks`, read."""
-        return [_fallback(entry) for entry in self.ai_fallbacks]
 
     @model_validator(mode="before")
     @classmethod

@@ -25,6 +25,7 @@ from bench.replay import read_log
 from bench.rig import KEY, Rig, get, rig
 from config import load_settings
 from services.events import ChatEvent
+from services.settings import CommunitySettings, of_environment
 from services.triggers import Triggers
 
 CONNECTIONS = 32
@@ -38,7 +39,7 @@ WHOLE_WAY_EVENTS = 2_000
 def texts(path: Path | None) -> tuple[list[str], list[str], list[str]]:
     """All messages, those that trigger, and those that do not."""
     every = [row["message"] for row in read_log(path)] if path else MADE_UP
-    triggers = Triggers(load_settings())
+    triggers = Triggers(CommunitySettings(**of_environment(load_settings())))
     speaking = [text for text in every if triggers.match(ChatEvent(**event(text, 0)))]
     return every, speaking, [text for text in every if text not in set(speaking)]
 

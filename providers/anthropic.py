@@ -42,6 +42,7 @@ from providers.http import (
     connection_error,
     server_sent_events,
 )
+from providers.outbound import Outbound
 
 _FINISH = {"max_tokens": "length", "tool_use": "tool_calls", "refusal": "content_filter"}
 _CHOICE = {"auto": "auto", "required": "any", "none": "none"}
@@ -89,8 +90,9 @@ class Anthropic:
     needs_examples = False
     parameters = frozenset({"temperature", "top_p", "max_tokens", "stop", "tools", "tool_choice"})
 
-    def __init__(self, settings: Settings, model: str) -> None:
-        self.model = model
+    def __init__(self, settings: Settings, outbound: Outbound | None = None) -> None:
+        self.model = ""
+        self._outbound = outbound
         self.temperature = DEFAULT_TEMPERATURE if settings.ai_temperature is None else settings.ai_temperature
         self.max_tokens = settings.ai_max_tokens
         self.timeout = settings.request_timeout
@@ -108,7 +110,7 @@ class Anthropic:
             api_key=self._key or "none",
             max_retries=0,
             timeout=anthropic.Timeout(self.timeout, connect=CONNECT_TIMEOUT),
-            http_client=SDKClient(),
+            http_client=SDKClient(self._outbound),
             default_headers=_NOT_OURS,
             open_telemetry=False,
         )

@@ -5,6 +5,7 @@ ProviderError
 ├── ProviderUnreachable        no connection, or it broke
 ├── ProviderRateLimited        the provider asks to wait
 ├── ProviderRefusedKey         the key is wrong or may not do this
+├── ProviderForbidden          the rules for outbound addresses forbid its address
 ├── ProviderBadRequest         the provider does not take the request as it is
 │   ├── ProviderNotFound           there is no such model, or nothing at this address
 │   ├── ProviderContextTooLong     more tokens than the model reads
@@ -64,6 +65,10 @@ class ProviderRateLimited(ProviderError):
 
 class ProviderRefusedKey(ProviderError):
     reason = "provider_refused_key"
+
+
+class ProviderForbidden(ProviderError):
+    reason = "provider_forbidden_address"
 
 
 class ProviderBadRequest(ProviderError):

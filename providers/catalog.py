@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from config import DEFAULT_TEMPERATURE, Settings
 from providers.base import Provider
+from providers.outbound import Outbound
 
 # The model of the wheel that comes with the service, and what it needs: it rambles when it is hotter.
 EMBEDDED_MODEL = "SmolLM2-135M-Instruct.Q4_1"
@@ -92,19 +96,58 @@ SERVERS: dict[str, Callable[[Settings], Server]] = {
 NAMES = (*SERVERS, "ollama", "anthropic")
 
 
-def make_provider(name: str, model: str, settings: Settings) -> Provider:
-    """The provider of that name, asking for `model` or, where that is empty, for the one its settings name.
+# The settings that hold a provider's address and key, where a community may bring its own.
+_ADDRESSES = {
+    "openai": "openai_base_url",
+    "anthropic": "anthropic_base_url",
+    "custom": "custom_base_url",
+    "waddleai": "waddleai_base_url",
+}
+_KEYS = {
+    "openai": "openai_api_key",
+    "anthropic": "anthropic_api_key",
+    "custom": "custom_api_key",
+    "waddleai": "waddleai_api_key",
+    "openrouter": "openrouter_api_key",
+    "huggingface": "hf_token",
+}
+
+
+def with_own(settings: Settings, name: str, base_url: str, key: str) -> Settings:
+    """The settings with a community's address and key for a provider; a key of an admin's never goes to that address.
+
+    Raises ValueError for what the provider has not.
+    """
+    own: dict[str, object] = {}
+    if base_url and name == "ollama":
+        parts = urlsplit(base_url)
+        own = {"ollama_use_tls": parts.scheme == "https", "ollama_host": parts.hostname}
+        own |= {"ollama_port": parts.port or (443 if parts.scheme == "https" else 80)}
+        own |= {"ollama_cert_path": "", "ollama_verify_ssl": True}
+    elif base_url:
+        if name not in _ADDRESSES:
+            raise ValueError(f"base_url: the provider {name} has one address")
+        own = {_ADDRESSES[name]: base_url.rstrip("/"), _KEYS[name]: SecretStr("")}
+    if key:
+        if name not in _KEYS:
+            raise ValueError(f"api_key: the provider {name} takes no key")
+        own[_KEYS[name]] = SecretStr(key)
+    return settings.model_copy(update=own)
+
+
+def make_provider(name: str, settings: Settings, outbound: Outbound | None = None) -> Provider:
+    """The provider of that name; its connections keep to the rules of `outbound` where there are any.
 
     Raises ValueError for a setting that it cannot do without.
     """
     if name == "ollama":
         from providers.ollama import Ollama
 
-        return Ollama(settings, model or settings.ollama_model)
+        return Ollama(settings, outbound)
     if name == "anthropic":
         from providers.anthropic import Anthropic
 
-        return Anthropic(settings, _required(model, name))
+        return Anthropic(settings, outbound)
     server = SERVERS[name](settings)
     if server.missing:
         raise ValueError(f"{server.missing}: must be set for the provider {name}")
@@ -115,7 +158,7 @@ def make_provider(name: str, model: str, settings: Settings) -> Provider:
         name=name,
         base_url=server.base_url,
         key=server.key,
-        model=_required(model or server.model, name),
+        model=server.model,
         temperature=next(choice for choice in choices if choice is not None),
         max_tokens=server.max_tokens or settings.ai_max_tokens,
         timeout=server.timeout or settings.request_timeout,
@@ -123,10 +166,5 @@ def make_provider(name: str, model: str, settings: Settings) -> Provider:
         headers=server.headers,
         length_parameter=server.length_parameter,
         tokenizer_path=server.tokenizer_path,
+        outbound=outbound,
     )
-
-
-def _required(model: str, name: str) -> str:
-    if not model:
-        raise ValueError(f"AI_MODEL: must name a model for the provider {name} (as a fallback: {name}/MODEL)")
-    return model

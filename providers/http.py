@@ -19,7 +19,8 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from config import CONNECT_TIMEOUT
-from providers.base import ProviderBadAnswer, ProviderError, ProviderTimeout, ProviderUnreachable
+from providers.base import ProviderBadAnswer, ProviderError, ProviderForbidden, ProviderTimeout, ProviderUnreachable
+from providers.outbound import ForbiddenAddress, Outbound, OutboundResolver
 
 Headers = CIMultiDict[str]
 CONNECTIONS = 200
@@ -78,9 +79,12 @@ class Answer:
 class Session:
     """Sends requests with the errors of `http`, keeps no cookies, asks no proxy and follows no redirect."""
 
-    def __init__(self, http: ModuleType = httpx, verify: ssl.SSLContext | bool = True) -> None:
+    def __init__(
+        self, http: ModuleType = httpx, verify: ssl.SSLContext | bool = True, outbound: Outbound | None = None
+    ) -> None:
         self._http = http
         self._verify = verify
+        self._outbound = outbound
         self._session: aiohttp.ClientSession | None = None
 
     async def request(
@@ -88,14 +92,21 @@ class Session:
     ) -> Answer:
         """The answer to a request that is made whole, to be read and released."""
         if self._session is None:  # made where the loop runs
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=self._verify)
+            connector = aiohttp.TCPConnector(
+                limit=CONNECTIONS,
+                keepalive_timeout=KEEP_ALIVE_SECONDS,
+                ssl=self._verify,
+                resolver=OutboundResolver(self._outbound) if self._outbound else None,
+            )
             jar = aiohttp.DummyCookieJar()
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=jar, auto_decompress=False)
         try:
+            if self._outbound:
+                self._outbound.check(str(url))  # an address in numbers is never resolved
             answer = await self._session.request(
                 method, url, headers=headers, data=content, allow_redirects=False, timeout=waits
             )
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, ForbiddenAddress, TimeoutError) as error:
             raise _of_httpx(error, self._http) from error
         return Answer(answer, self._http)
 
@@ -120,9 +131,11 @@ class _Body(httpx.AsyncByteStream, httpx2.AsyncByteStream):
 class _Transport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):
     """The way out of a client of `http`, which is httpx or httpx2."""
 
-    def __init__(self, http: ModuleType, verify: ssl.SSLContext | bool) -> None:
+    def __init__(
+        self, http: ModuleType, verify: ssl.SSLContext | bool = True, outbound: Outbound | None = None
+    ) -> None:
         self._http = http
-        self.session = Session(http, verify)
+        self.session = Session(http, verify, outbound)
 
     async def handle_async_request(self, request: Any) -> Any:
         pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
@@ -155,7 +168,8 @@ def _of_httpx(error: Exception, http: ModuleType) -> Exception:
     if isinstance(error, TimeoutError):
         kind = http.ReadTimeout
     else:
-        kind = http.ConnectError if isinstance(error, aiohttp.ClientConnectorError) else http.ReadError
+        refused = isinstance(error, aiohttp.ClientConnectorError | ForbiddenAddress)
+        kind = http.ConnectError if refused else http.ReadError
     made: Exception = kind(str(error))
     return made
 
@@ -163,16 +177,16 @@ def _of_httpx(error: Exception, http: ModuleType) -> Exception:
 class SDKClient(httpx2.AsyncClient):
     """For the openai and anthropic SDKs."""
 
-    def __init__(self) -> None:
-        transport = _Transport(httpx2, verify=True)
+    def __init__(self, outbound: Outbound | None = None) -> None:
+        transport = _Transport(httpx2, outbound=outbound)
         super().__init__(transport=transport, trust_env=False)
         self.session = transport.session
 
 
-def httpx_options(timeout: float, verify: ssl.SSLContext | bool) -> dict[str, Any]:
+def httpx_options(timeout: float, verify: ssl.SSLContext | bool, outbound: Outbound | None) -> dict[str, Any]:
     """What to make an `httpx.AsyncClient` with: `timeout` seconds for each wait of a call, no redirects."""
     return {
-        "transport": _Transport(httpx, verify),
+        "transport": _Transport(httpx, verify, outbound),
         "timeout": httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
         "trust_env": False,
         "follow_redirects": False,
@@ -240,7 +254,9 @@ def connection_error(name: str, error: BaseException) -> ProviderError:
     while cause is not None:
         if isinstance(cause, UnfitAnswer):
             return ProviderBadAnswer(f"{name}: {cause}")
-        cause = cause.__cause__
+        if isinstance(cause, ForbiddenAddress):
+            return ProviderForbidden(f"{name}: base_url {cause}")
+        cause = cause.__cause__ or cause.__context__  # an SDK may hide the cause of what it raises
     if timed_out(error):
         return ProviderTimeout(f"{name} gave no answer in time")
     return ProviderUnreachable(f"{name}: the connection was refused or broke")

@@ -31,6 +31,7 @@ from providers.base import (
     status_error,
 )
 from providers.http import UnfitAnswer, connection_error, httpx_options
+from providers.outbound import Outbound
 
 # Ollama's names of OpenAI's parameters, within `options`.
 _OPTIONS = {
@@ -56,8 +57,9 @@ class Ollama:
     needs_examples = False
     parameters = frozenset({*_OPTIONS, "response_format", "tools"})
 
-    def __init__(self, settings: Settings, model: str) -> None:
-        self.model = model
+    def __init__(self, settings: Settings, outbound: Outbound | None = None) -> None:
+        self.model = settings.ollama_model
+        self._outbound = outbound
         choices = (settings.ollama_temperature, settings.ai_temperature, DEFAULT_TEMPERATURE)
         self.temperature = next(choice for choice in choices if choice is not None)
         self.max_tokens = settings.ollama_max_tokens or settings.ai_max_tokens
@@ -74,7 +76,9 @@ class Ollama:
 
     async def open(self) -> None:
         self._client = ollama.AsyncClient(
-            host=self._url, event_hooks={"request": [_drop_key]}, **httpx_options(self.timeout, self._verify)
+            host=self._url,
+            event_hooks={"request": [_drop_key]},
+            **httpx_options(self.timeout, self._verify, self._outbound),
         )
 
     async def close(self) -> None:

@@ -38,6 +38,7 @@ from providers.http import (
     connection_error,
     server_sent_events,
 )
+from providers.outbound import Outbound
 
 # What platform.openai.com/docs/api-reference/chat/create names, and such servers take or ignore.
 PARAMETERS = frozenset(
@@ -149,6 +150,7 @@ class OpenAICompatible:
         headers: Mapping[str, str] | None = None,
         length_parameter: str = "max_tokens",
         tokenizer_path: str = "",
+        outbound: Outbound | None = None,
     ) -> None:
         self.name = name
         self.model = model
@@ -161,6 +163,7 @@ class OpenAICompatible:
         self._headers = dict(headers or {})
         self._length_parameter = length_parameter
         self._tokenizer_path = tokenizer_path
+        self._outbound = outbound
         self._client: _Client | None = None
 
     @property
@@ -175,7 +178,7 @@ class OpenAICompatible:
             default_headers=self._headers | _NOT_OURS,
             max_retries=0,
             timeout=openai.Timeout(self.timeout, connect=CONNECT_TIMEOUT),
-            http_client=SDKClient(),
+            http_client=SDKClient(self._outbound),
         )
 
     async def close(self) -> None:

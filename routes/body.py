@@ -56,6 +56,14 @@ async def read_body(model: type[Model]) -> Model:
         raise APIError(400, "INVALID_REQUEST", "The request has invalid fields.", details(error)) from None
 
 
+def read_query(model: type[Model]) -> Model:
+    """The query as `model`. Raises APIError 400 with each field's problem."""
+    try:
+        return model.model_validate(request.args.to_dict())
+    except ValidationError as error:
+        raise APIError(400, "INVALID_REQUEST", "The query has invalid fields.", details(error)) from None
+
+
 async def _read() -> bytes:
     """The whole body. Raises RequestTimeout, RequestEntityTooLarge."""
     try:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, cast
+from uuid import UUID
 
-from quart import current_app, request
+from quart import Websocket, current_app, request
 
 from routes import connection
 from routes.connection import SizedRequest
 from routes.errors import APIError
-from services.keys import Principal
+from services.access import TooManyAttempts
+from services.chains import Choice
+from services.keys import COMMUNITY, Principal
+from services.ledger import NOBODY, Account
 from services.sidecast import Sidecast
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def sidecast() -> Sidecast:
@@ -34,22 +43,103 @@ def success(data: dict[str, Any]) -> dict[str, Any]:
     return {"success": True, "data": data}
 
 
-def require(role: str, given: dict[str, str] | None = None) -> Principal:
-    """The caller, who is an admin or has `role`. Raises APIError 401 or 403.
-
-    `given` are the headers where there is no request, by their names in lower case.
-    """
-    principal = sidecast().keys.find(_presented_key(headers() if given is None else given))
+async def require(*roles: str, websocket: Websocket | None = None) -> Principal:
+    """The caller, who is an admin or has one of the roles. Raises APIError 401, 403 or 429."""
+    scope = request.scope if websocket is None else websocket.scope
+    given = headers() if websocket is None else headers_of(websocket)
+    try:
+        principal = await sidecast().access.identify(_presented_key(given), _address(scope, given))
+    except TooManyAttempts as blocked:
+        message = "Too many wrong keys came from this address."
+        raise APIError(429, "RATE_LIMITED", message, retry_after=blocked.seconds) from None
     if principal is None:
         raise APIError(401, "UNAUTHORIZED", "A valid key is needed: Authorization: Bearer <key>.")
-    if not principal.may(role):
+    if not principal.may(*roles):
         raise APIError(403, "FORBIDDEN", "This key may not do this.")
     return principal
+
+
+def not_found() -> APIError:
+    """What a community's key hears of another community, and everyone of one that does not exist."""
+    return APIError(404, "NOT_FOUND", "There is no such community.")
+
+
+def own_community(principal: Principal, given: str | None) -> UUID | None:
+    """The community that a request is about: the caller's own, or the one it names; None where an admin names none.
+
+    Raises APIError 404.
+    """
+    try:
+        named = UUID(given) if given else None
+    except ValueError:
+        raise not_found() from None
+    if principal.role == COMMUNITY:
+        if named not in {None, principal.community_id}:
+            raise not_found()
+        return principal.community_id
+    return named
+
+
+async def known_community(principal: Principal, given: str | None) -> UUID | None:
+    """As `own_community`, of those that there are. Raises APIError 404, DatabaseUnavailable."""
+    community_id = own_community(principal, given)
+    if community_id is not None and await sidecast().communities.get(community_id) is None:
+        raise not_found()
+    return community_id
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks for completions: whose providers answer, and on whose account."""
+
+    chain: Sequence[Choice]
+    account: Account
+
+
+async def caller(principal: Principal, named: str | None) -> Caller:
+    """The caller's community: a community key's own, else the one of `X-Community-Id`, else none. Raises APIError 404.
+
+    Raises DatabaseUnavailable too.
+    """
+    services = sidecast()
+    if principal.community_id is None and not named:
+        return Caller(services.chains.default, NOBODY)
+    community_id = own_community(principal, named)
+    community = await services.communities.get(community_id) if community_id else None
+    if community is None:
+        raise not_found()
+    return Caller(await services.chains.of(community), Account(community_id))
 
 
 def headers() -> dict[str, str]:
     """The request's headers by their names in lower case; of several with one name the last."""
     return cast(SizedRequest, request).by_name
+
+
+def headers_of(websocket: Websocket) -> dict[str, str]:
+    """A handshake's headers, as `headers` has them."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in websocket.scope["headers"]}
+
+
+def _address(scope: Any, given: dict[str, str]) -> str:
+    """Who calls: the other end of the connection or, where that is a trusted proxy, who it says it speaks for."""
+    client = scope.get("client")
+    address = client[0] if client else ""
+    trusted = sidecast().trusted_proxies
+    if not trusted:
+        return address
+    chain = [part.strip() for part in given.get("x-forwarded-for", "").split(",") if part.strip()]
+    while chain and _is_in(address, trusted):
+        address = chain.pop()
+    return address
+
+
+def _is_in(address: str, networks: Sequence[Network]) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(found in network for network in networks)
 
 
 def _presented_key(given: dict[str, str]) -> str:

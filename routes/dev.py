@@ -17,7 +17,7 @@ blueprint = Blueprint("dev", __name__, url_prefix="/dev")
 @blueprint.get("/router/messages")
 async def get_messages() -> dict[str, Any]:
     """The replies that a router would have received, newest last, each with `received_at`."""
-    require(SERVICE)
+    await require(SERVICE)
     router = sidecast().router
     if not isinstance(router, DevRouter):
         raise APIError(404, "NOT_FOUND", "Replies go to ROUTER_API_URL; the development router is off.")

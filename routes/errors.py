@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,7 @@ class APIError(Exception):
     code: str
     message: str
     details: list[dict[str, str]] = field(default_factory=list)
+    retry_after: float = 1.0
 
     def as_dict(self) -> dict[str, Any]:
         return {"code": self.code, "message": self.message, "details": self.details}
@@ -81,5 +83,5 @@ def render(error: APIError) -> Response:
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     if error.status in {429, 503}:
-        response.headers["Retry-After"] = RETRY_SECONDS
+        response.headers["Retry-After"] = str(math.ceil(error.retry_after))
     return response

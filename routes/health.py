@@ -32,7 +32,7 @@ async def get_status() -> dict[str, Any]:
     """Module, version and the health of each provider."""
     services = sidecast()
     health = (await services.health.check()).as_dict()
-    names = {provider.name for provider in services.ai.providers}
+    names = {provider.name for provider in services.chains.providers}
     providers = {name: state for name, state in health["dependencies"].items() if name in names}
     about = {"module": services.settings.module_name, "version": services.settings.module_version}
     return success(about | {"status": health["status"], "providers": providers})

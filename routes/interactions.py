@@ -20,7 +20,7 @@ from services.communities import UnknownEntity
 from services.events import ChatEvent, Name
 from services.intake import Closed, Conflict, Receipt, Result
 from services.interactions import Outcome
-from services.keys import SERVICE
+from services.keys import COMMUNITY, SERVICE
 from services.sidecast import Sidecast
 
 blueprint = Blueprint("interactions", __name__, url_prefix=BASE)
@@ -53,7 +53,7 @@ class Cancellation(BaseModel):
 async def post_interaction() -> dict[str, Any]:
     """Take one event; answered when it is journaled, or found to trigger nothing."""
     began = time.perf_counter()
-    require(SERVICE)
+    await require(SERVICE)
     event = await read_signed(ChatEvent)
     services = sidecast()
     [result] = await _accept([event], _dedupe_id())
@@ -66,7 +66,7 @@ async def post_interaction() -> dict[str, Any]:
 @blueprint.post(BATCH_PATH.removeprefix(BASE))
 async def post_batch() -> dict[str, Any]:
     """Take up to 500 events; a result for each, in order."""
-    require(SERVICE)
+    await require(SERVICE)
     batch = await read_signed(Batch)
     events: dict[int, ChatEvent] = {}
     results: dict[int, dict[str, Any]] = {}
@@ -88,7 +88,7 @@ async def post_batch() -> dict[str, Any]:
 @blueprint.post("/interaction/cancel")
 async def post_cancellation() -> dict[str, Any]:
     """Suppress the replies that were not sent yet."""
-    require(SERVICE)
+    await require(SERVICE)
     body = await read_signed(Cancellation)
     cancelled = await sidecast().intake.cancel(body.entity_id, body.event_id, body.user_id)
     return success({"cancelled": cancelled})
@@ -97,13 +97,13 @@ async def post_cancellation() -> dict[str, Any]:
 @blueprint.get("/interaction/<interaction_id>")
 async def get_interaction(interaction_id: str) -> dict[str, Any]:
     """What became of an interaction and why; texts while they are kept."""
-    require(SERVICE)
+    principal = await require(SERVICE, COMMUNITY)
     outcome = None
     try:
         outcome = await sidecast().interactions.select(UUID(interaction_id))
     except ValueError:
         pass
-    if outcome is None:
+    if outcome is None or principal.community_id not in {None, outcome.community_id}:
         raise APIError(404, "NOT_FOUND", "There is no such interaction.")
     return success(_outcome(outcome))
 

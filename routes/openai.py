@@ -26,10 +26,10 @@ from providers.base import (
 )
 from routes.body import read_body
 from routes.connection import BASE
-from routes.context import headers, require, sidecast, while_heard
+from routes.context import Caller, caller, headers, require, sidecast, while_heard
 from routes.errors import RETRY_SECONDS, APIError
 from services.gateway import AUTO, Completion, UnknownModel
-from services.keys import SERVICE
+from services.keys import COMMUNITY, SERVICE
 
 blueprint = Blueprint("openai", __name__, url_prefix=BASE)
 MAX_MESSAGES = 50
@@ -107,10 +107,10 @@ class _Embedding(_Strict):
 @blueprint.post("/chat/completions")
 async def post_completion() -> Response:
     """A chat completion, whole or as a stream of server-sent events."""
-    require(SERVICE)
+    asking = await _caller()
     asked = await read_body(ChatBody)
     if asked.stream:
-        bodies = chunk_bodies(asked)
+        bodies = chunk_bodies(asked, asking)
         async with while_heard():
             first = await anext(bodies)  # an outage up to here is an error's status, not a broken stream
         answer = Response(_events(first, bodies), content_type="text/event-stream; charset=utf-8")
@@ -120,7 +120,7 @@ async def post_completion() -> Response:
     async with while_heard():
         # A caller that would take an answer from a cache takes one that another caller waits for already.
         shared = "max-age=" in headers().get("cache-control", "")
-        reply = await sidecast().gateway.complete(_completion(asked), shared=shared)
+        reply = await sidecast().gateway.complete(_completion(asked, asking), shared=shared)
     choices = [_choice(number, dict(choice)) for number, choice in enumerate(reply.choices)]
     body = _made("chat.completion") | {"model": reply.model, "choices": choices, "usage": _usage(reply.usage)}
     return _answer(body)
@@ -129,10 +129,10 @@ async def post_completion() -> Response:
 @blueprint.post("/embeddings")
 async def post_embedding() -> Response:
     """Texts as vectors."""
-    require(SERVICE)
+    asking = await _caller()
     asked = await read_body(_Embedding)
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
-    made = await sidecast().gateway.embed(texts, asked.model)
+    made = await sidecast().gateway.embed(texts, asked.model, asking.chain, asking.account)
     data = [
         {"object": "embedding", "index": number, "embedding": _vector(list(vector), asked.encoding_format)}
         for number, vector in enumerate(made.vectors)
@@ -145,15 +145,15 @@ async def post_embedding() -> Response:
 @blueprint.get("/models")
 async def get_models() -> Response:
     """The models of all providers, and whether each provider answers; `?free=true` those that cost nothing."""
-    require(SERVICE)
-    return _answer({"object": "list", "data": await _models(free=request.args.get("free") == "true")})
+    asking = await _caller()
+    return _answer({"object": "list", "data": await _models(asking, free=request.args.get("free") == "true")})
 
 
 @blueprint.get("/models/<path:name>")
 async def get_model(name: str) -> Response:
     """One model."""
-    require(SERVICE)
-    found = next((model for model in await _models() if model["id"] == name), None)
+    asking = await _caller()
+    found = next((model for model in await _models(asking) if model["id"] == name), None)
     if found is None:
         raise UnknownModel(name)
     return _answer(found)
@@ -210,8 +210,13 @@ def _message(message: _Message) -> dict[str, Any]:
     return fields | {"role": "system"} if message.role == "developer" else fields
 
 
-def _completion(asked: ChatBody) -> Completion:
-    return Completion([_message(message) for message in asked.messages], asked.model, _parameters(asked))
+async def _caller() -> Caller:
+    return await caller(await require(SERVICE, COMMUNITY), headers().get("x-community-id"))
+
+
+def _completion(asked: ChatBody, asking: Caller) -> Completion:
+    messages = [_message(message) for message in asked.messages]
+    return Completion(messages, asking.chain, asked.model, _parameters(asked), asking.account)
 
 
 def _made(kind: str) -> dict[str, Any]:
@@ -243,9 +248,9 @@ def _usage(usage: Usage) -> dict[str, Any]:
     return counts | ({"estimated": True} if usage.estimated else {})
 
 
-async def chunk_bodies(asked: ChatBody) -> AsyncGenerator[dict[str, Any], None]:
+async def chunk_bodies(asked: ChatBody, asking: Caller) -> AsyncGenerator[dict[str, Any], None]:
     """The reply in OpenAI's chunks, the usage last if it was asked for. Raises UnknownModel, ProviderError."""
-    pieces = sidecast().gateway.stream(_completion(asked))
+    pieces = sidecast().gateway.stream(_completion(asked, asking))
     include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
     base = _made("chat.completion.chunk") | ({"usage": None} if include_usage else {})
     usage, model = Usage(), asked.model
@@ -283,10 +288,10 @@ def _vector(vector: list[float], encoding: str) -> list[float] | str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() if encoding == "base64" else vector
 
 
-async def _models(*, free: bool = False) -> list[dict[str, Any]]:
+async def _models(asking: Caller, *, free: bool = False) -> list[dict[str, Any]]:
     auto = {"id": AUTO, "object": "model", "created": 0, "owned_by": "sidecast", "provider": None, "state": "up"}
     listed = [] if free else [auto]
-    for part in await sidecast().gateway.models():
+    for part in await sidecast().gateway.models(asking.chain):
         state = {"provider": part.provider, "state": "up" if part.up else "down"}
         listed += [
             {"id": f"{part.provider}/{model.id}", "object": "model", "created": model.created}

@@ -17,11 +17,11 @@ from quart import Blueprint, websocket
 from providers.base import ProviderError
 from routes.body import details, parse
 from routes.connection import BASE
-from routes.context import require
+from routes.context import Caller, caller, headers_of, require
 from routes.errors import APIError
 from routes.openai import ChatBody, chunk_bodies, describe, refuse
 from services.gateway import UnknownModel
-from services.keys import SERVICE
+from services.keys import COMMUNITY, SERVICE
 
 blueprint = Blueprint("stream", __name__, url_prefix=BASE)
 blueprint.register_error_handler(APIError, refuse)
@@ -32,7 +32,9 @@ MAX_ID = 255
 @blueprint.websocket("/stream")
 async def stream() -> None:
     """Answer requests until the client goes away."""
-    require(SERVICE, {name.decode("latin-1"): value.decode("latin-1") for name, value in websocket.scope["headers"]})
+    principal = await require(SERVICE, COMMUNITY, websocket=websocket)
+    named = headers_of(websocket).get("x-community-id")
+    await caller(principal, named)
     await websocket.accept()
     running: dict[str, asyncio.Task[None]] = {}
     try:
@@ -52,7 +54,9 @@ async def stream() -> None:
             except APIError as error:
                 await _send(request_id, error=describe(error)[1])
             else:
-                task = running[request_id] = asyncio.create_task(_answer(request_id, asked))
+                task = running[request_id] = asyncio.create_task(
+                    _answer(request_id, asked, await caller(principal, named))
+                )
                 task.add_done_callback(functools.partial(_forget, running, request_id))
     finally:
         for task in list(running.values()):
@@ -60,8 +64,8 @@ async def stream() -> None:
         await asyncio.gather(*running.values(), return_exceptions=True)
 
 
-async def _answer(request_id: str, asked: ChatBody) -> None:
-    bodies = chunk_bodies(asked)
+async def _answer(request_id: str, asked: ChatBody, asking: Caller) -> None:
+    bodies = chunk_bodies(asked, asking)
     try:
         async for body in bodies:
             await _send(request_id, **body)

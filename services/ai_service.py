@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from config import Settings
-from providers.base import ChatReply, ChatRequest, Message, Provider, ProviderBadRequest, ProviderError, ProviderTimeout
-from providers.breaker import Breaker, Rule, State
-from providers.catalog import make_provider
+from providers.base import ChatReply, ChatRequest, Message, ProviderBadRequest, ProviderError, ProviderTimeout
 from providers.resilient import BreakerOpen, Resilient
+from services.chains import Chains, Choice
 from services.ledger import NOBODY, UNCOUNTED, Account, Call, Ledger
 from services.logs import Log
-from services.metrics import Metrics
 from services.prompts import Prompt
 
 _FlightKey = tuple[int, UUID | None, bytes]
@@ -47,42 +45,18 @@ class NoAnswer(Exception):
 
 
 class AIService:
-    """The providers of the service, opened once: `AI_PROVIDER`, then `AI_FALLBACKS`.
+    """Asks those who may answer, and writes down each call."""
 
-    Those that ask the same server with the same key share a breaker.
-    """
-
-    def __init__(
-        self, providers: list[Provider], settings: Settings, ledger: Ledger, metrics: Metrics, log: Log
-    ) -> None:
+    def __init__(self, chains: Chains, settings: Settings, ledger: Ledger, log: Log) -> None:
+        self.chains = chains
         self.ledger = ledger
         self._flights: dict[_FlightKey, asyncio.Future[ChatReply]] = {}
-        self._rule = Rule(
-            settings.breaker_failures,
-            settings.breaker_open_seconds,
-            settings.breaker_window_seconds,
-            settings.breaker_window_calls,
-        )
         self._hedge_seconds = settings.ai_hedge_seconds
-        self._metrics = metrics
         self._log = log
-        self._breakers: dict[tuple[str, str, str], Breaker] = {}
-        self.chain = [Resilient(provider, self._breaker(provider), self._note_attempt) for provider in providers]
 
-    @property
-    def providers(self) -> list[Provider]:
-        return [link.provider for link in self.chain]
-
-    async def open(self) -> None:
-        for provider in self.providers:
-            await provider.open()
-
-    async def close(self) -> None:
-        await asyncio.gather(*(provider.close() for provider in self.providers))
-
-    async def answer(self, prompt: Prompt, seconds: float, account: Account) -> Answer:
+    async def answer(self, prompt: Prompt, chain: Sequence[Choice], seconds: float, account: Account) -> Answer:
         """The first provider's answer within `seconds` over all of them. Raises NoAnswer."""
-        asks = [(link, _request(link.provider, prompt)) for link in self.chain]
+        asks = [(choice.link, _request(choice, prompt)) for choice in chain]
         link, reply, failures = await self.first(asks, seconds, account)
         usage = reply.usage.prompt_tokens, reply.usage.completion_tokens
         return Answer(reply.text, link.provider.name, reply.model, *usage, _reasons(failures) or None)
@@ -199,50 +173,17 @@ class AIService:
         if not isinstance(error, ProviderBadRequest):
             self._log.error("provider.failed", f"{error}", provider=name, result=error.reason)
 
-    def _breaker(self, provider: Provider) -> Breaker:
-        key = (provider.name, *provider.address)
-        if key not in self._breakers:
-            self._metrics.provider_breaker.labels(provider.name).state(State.CLOSED)
-            self._breakers[key] = Breaker(self._rule, lambda state: self._note_breaker(provider.name, state))
-        return self._breakers[key]
-
-    def _note_attempt(self, provider: Provider, result: str, seconds: float) -> None:
-        self._metrics.provider.labels(provider.name, result).observe(seconds)
-
-    def _note_breaker(self, name: str, state: State) -> None:
-        self._metrics.provider_breaker.labels(name).state(state)
-        if state is State.OPEN:
-            message = (
-                f"{name} keeps failing and is not asked for {self._rule.open_seconds:g} s; fallbacks or canned texts "
-                "answer. The lines provider.failed before this one say why."
-            )
-            self._log.error("provider.away", message, provider=name, result="ERROR")
-        elif state is State.CLOSED:
-            self._log.system("provider.back", f"{name} answers again", provider=name, result="SUCCESS")
-
 
 def length(messages: Sequence[Message]) -> int:
     """How many characters messages have together."""
     return sum(len(str(message.get("content") or "")) for message in messages)
 
 
-def _request(provider: Provider, prompt: Prompt) -> ChatRequest:
-    parameters = {"temperature": provider.temperature, "max_tokens": provider.max_tokens}
-    return ChatRequest(prompt.messages(examples=provider.needs_examples), provider.model, parameters)
+def _request(choice: Choice, prompt: Prompt) -> ChatRequest:
+    parameters = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
+    messages = prompt.messages(examples=choice.link.provider.needs_examples)
+    return ChatRequest(messages, choice.model, parameters)
 
 
 def _reasons(failures: Failures) -> str:
     return ", ".join(f"{name}: {error.reason}" for name, error in failures)
-
-
-def make_providers(settings: Settings) -> list[Provider]:
-    """`AI_PROVIDER` and those of `AI_FALLBACKS`. Raises ValueError for one that cannot be made."""
-    chain = [make_provider(settings.ai_provider, settings.ai_model, settings)]
-    for fallback in settings.fallbacks:
-        provider = make_provider(fallback.provider, fallback.model, settings)
-        if fallback.temperature is not None:
-            provider.temperature = fallback.temperature
-        if fallback.max_tokens is not None:
-            provider.max_tokens = fallback.max_tokens
-        chain.append(provider)
-    return chain

@@ -22,6 +22,7 @@ from services.logs import Log
 
 MAX_USERS = 10_000
 MAX_TEXT = 1_000
+MAX_EXCHANGES = 100
 MAX_CONNECTIONS = 20
 PAUSE_SECONDS = 1.0
 
@@ -47,10 +48,9 @@ class UserKey:
 
 
 class CacheManager:
-    """Conversations of the last `CONTEXT_TTL` seconds, `CONTEXT_HISTORY_LIMIT` exchanges of each user."""
+    """Conversations of the last `CONTEXT_TTL` seconds; how many exchanges of a user, the community says."""
 
     def __init__(self, settings: Settings, log: Log) -> None:
-        self._limit = settings.context_history_limit if settings.enable_chat_context else 0
         self._ttl = settings.context_ttl
         self._log = log
         self._memory: OrderedDict[UserKey, tuple[float, list[Exchange]]] = OrderedDict()
@@ -67,19 +67,19 @@ class CacheManager:
         if self._valkey is not None:
             await self._valkey.aclose()
 
-    async def history(self, user: UserKey) -> list[Exchange]:
-        """The user's exchanges in this community, oldest first."""
-        if not self._limit:
+    async def history(self, user: UserKey, limit: int) -> list[Exchange]:
+        """The user's last exchanges in this community, oldest first."""
+        if not limit:
             return []
         known = self._known(user)
-        if known is not None:
-            return known
-        self.expect(user)
-        return await asyncio.shield(self._loading[user])
+        if known is None:
+            self.expect(user)
+            known = await asyncio.shield(self._loading[user])
+        return known[-limit:]
 
     def expect(self, user: UserKey) -> None:
         """Begin to read what is known of a user, whose history is asked for soon."""
-        if self._limit and user not in self._loading and self._known(user) is None:
+        if user not in self._loading and self._known(user) is None:
             loading = self._loading[user] = asyncio.ensure_future(self._load(user))
             loading.add_done_callback(lambda _: self._loading.pop(user))
 
@@ -94,16 +94,16 @@ class CacheManager:
         until, exchanges = self._memory.get(user, (0.0, []))
         return exchanges if until > time.monotonic() else None
 
-    async def remember(self, user: UserKey, said: str, answered: str) -> None:
+    async def remember(self, user: UserKey, said: str, answered: str, limit: int) -> None:
         """Add an exchange; the oldest one beyond the limit goes."""
-        if not self._limit:
+        if not limit:
             return
         exchange = Exchange(said[:MAX_TEXT], answered[:MAX_TEXT])
-        await self.history(user)
+        await self.history(user, limit)
         # Read again without waiting in between, so that two answers in flight both stay.
         _, known = self._memory.get(user, (0.0, []))
-        self._keep(user, [*known, exchange][-self._limit :])
-        await self._write(user, exchange)
+        self._keep(user, [*known, exchange][-limit:])
+        await self._write(user, exchange, limit)
 
     async def ping(self) -> None:
         """Raises RedisError or OSError."""
@@ -123,21 +123,21 @@ class CacheManager:
         if time.monotonic() < self._retry_at:
             return None
         try:
-            entries = await self._valkey.lrange(str(user), -self._limit, -1)
+            entries = await self._valkey.lrange(str(user), -MAX_EXCHANGES, -1)
         except (RedisError, OSError) as error:
             self._note_away(error)
             return None
         self._note_back()
         return [Exchange(**json.loads(entry)) for entry in entries]
 
-    async def _write(self, user: UserKey, exchange: Exchange) -> None:
+    async def _write(self, user: UserKey, exchange: Exchange, limit: int) -> None:
         if self._valkey is None or time.monotonic() < self._retry_at:
             return
         entry = json.dumps({"said": exchange.said, "answered": exchange.answered}, ensure_ascii=False)
         try:
             async with self._valkey.pipeline(transaction=True) as pipe:
                 pipe.rpush(str(user), entry)
-                pipe.ltrim(str(user), -self._limit, -1)
+                pipe.ltrim(str(user), -limit, -1)
                 pipe.pexpire(str(user), int(self._ttl * 1000))
                 await pipe.execute()
         except (RedisError, OSError) as error:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,13 @@ class Database:
         with self.errors():
             async with self.pool.acquire(timeout=DATABASE_TIMEOUT) as connection:
                 yield connection
+
+    async def listen(self, channel: str, hear: Callable[[str], None]) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection of its own that hears what is told on a channel. Raises DatabaseUnavailable."""
+        with self.errors():
+            connection = await asyncpg.connect(self._url, timeout=CONNECT_TIMEOUT, command_timeout=DATABASE_TIMEOUT)
+            await connection.add_listener(channel, lambda _connection, _pid, _channel, what: hear(what))
+        return connection
 
     def own_connection(self) -> OwnConnection:
         """A connection for one user at a time, who keeps it."""

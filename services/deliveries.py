@@ -138,7 +138,7 @@ class Deliveries:
 def callback(item: Interaction, settings: Settings) -> dict[str, Any]:
     """The body that the router receives."""
     event, reply = item.event, item.reply
-    text = settings.response_prefix + (reply.text if reply else "")
+    text = reply.prefix + reply.text if reply else ""
     if settings.router_response_format == "compact":
         channel = event.entity_id.rsplit(":", 1)[-1]
         return {"event_id": event.event_id, "response": text, "platform": event.platform, "channel_id": channel}

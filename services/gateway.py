@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from providers.base import (
     ChatReply,
@@ -22,7 +23,8 @@ from providers.base import (
 )
 from providers.resilient import Resilient
 from services.ai_service import AIService, NoAnswer, length
-from services.ledger import Call
+from services.chains import Choice
+from services.ledger import NOBODY, Account, Call
 from services.logs import Log
 from services.tasks import Tasks
 
@@ -38,11 +40,13 @@ class UnknownModel(Exception):
 
 @dataclass(frozen=True)
 class Completion:
-    """What a client asks for; `model` is `auto`, a model's name, or `provider/model`."""
+    """What a client asks for, and of whom; `model` is `auto`, a model's name, or `provider/model`."""
 
     messages: Sequence[Message]
+    chain: Sequence[Choice]
     model: str = AUTO
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    account: Account = NOBODY
 
 
 @dataclass(frozen=True)
@@ -56,21 +60,21 @@ class Listed:
 
 
 class Gateway:
-    """The chain of the service, for callers that bring their own prompts."""
+    """Models for callers that bring their own prompts."""
 
     def __init__(self, ai: AIService, tasks: Tasks, log: Log) -> None:
         self._ai = ai
         self._tasks = tasks
         self._log = log
-        self._lists: dict[str, Listed] = {}
-        self._listing: dict[str, asyncio.Task[None]] = {}
+        self._lists: WeakKeyDictionary[Resilient, Listed] = WeakKeyDictionary()
+        self._listing: dict[Resilient, asyncio.Task[None]] = {}
 
     async def complete(self, asked: Completion, *, shared: bool = False) -> ChatReply:
         """The first provider's reply; `shared` as `AIService.ask` has it. Raises UnknownModel, ProviderError."""
         able = await self._able(asked)
         asks = [(link, ChatRequest(asked.messages, model, asked.parameters)) for link, model in able]
         try:
-            _, reply, _ = await self._ai.first(asks, WHOLE_SECONDS, shared=shared)
+            _, reply, _ = await self._ai.first(asks, WHOLE_SECONDS, asked.account, shared=shared)
         except NoAnswer as failed:
             raise _worst([error for _, error in failed.errors]) from failed
         return reply
@@ -96,7 +100,7 @@ class Gateway:
                 return
             except ProviderError as error:
                 errors.append(error)
-                self._ai.note_error(link, model, error, said.seconds)
+                self._ai.note_error(link, model, error, said.seconds, account=asked.account)
                 if said.first_token is not None:
                     raise
             except (GeneratorExit, asyncio.CancelledError):
@@ -106,51 +110,46 @@ class Gateway:
                 await pieces.aclose()
         raise _worst(errors)
 
-    async def embed(self, texts: list[str], model: str) -> Embeddings:
+    async def embed(self, texts: list[str], model: str, chain: Sequence[Choice], account: Account) -> Embeddings:
         """Raises UnknownModel, ProviderError."""
         errors: list[ProviderError] = []
-        for link, name in await self._named(model):
+        for link, name in await self._named(model, chain):
             began = time.monotonic()
             try:
                 made = await link.embed(texts, name, link.provider.timeout)
             except ProviderError as error:
                 errors.append(error)
-                self._ai.note_error(link, name, error, time.monotonic() - began, kind="embedding")
+                self._ai.note_error(link, name, error, time.monotonic() - began, kind="embedding", account=account)
             else:
                 usage = replace(made.usage, completion_tokens=0).counted(sum(map(len, texts)), 0)
                 took = time.monotonic() - began
-                self._ai.ledger.note(Call(link.provider.name, made.model, "ok", took, usage, kind="embedding"))
+                call = Call(link.provider.name, made.model, "ok", took, usage, kind="embedding", account=account)
+                self._ai.ledger.note(call)
                 return replace(made, usage=usage)
         raise _worst(errors)
 
-    async def models(self) -> list[Listed]:
+    async def models(self, chain: Sequence[Choice]) -> list[Listed]:
         """The models of each provider, at most an hour old; older ones are told while they are asked for again."""
-        return [await self._list(link) for link in self._links]
-
-    @property
-    def _links(self) -> list[Resilient]:
-        """One for each provider of the chain."""
-        return list({link.provider.name: link for link in reversed(self._ai.chain)}.values())[::-1]
+        return [await self._list(link) for link in _links(chain)]
 
     async def _able(self, asked: Completion) -> list[tuple[Resilient, str]]:
         """Those that may answer and take all parameters. Raises UnknownModel, ProviderBadRequest."""
-        named = await self._named(asked.model)
+        named = await self._named(asked.model, asked.chain)
         able = [(link, model) for link, model in named if asked.parameters.keys() <= link.provider.parameters]
         if not able:
             [refused, *_] = sorted(asked.parameters.keys() - named[0][0].provider.parameters)
             raise ProviderBadRequest(f"{named[0][0].provider.name} does not take this parameter", refused)
         return able
 
-    async def _named(self, model: str) -> list[tuple[Resilient, str]]:
+    async def _named(self, model: str, chain: Sequence[Choice]) -> list[tuple[Resilient, str]]:
         """Those of that name, with the model to ask each for. Raises UnknownModel."""
-        chain = self._ai.chain
         if model == AUTO:
-            return [(link, link.provider.model) for link in chain]
+            return [(choice.link, choice.model) for choice in chain]
         provider, _, rest = model.partition("/")
-        found = [(link, rest) for link in self._links if link.provider.name == provider and rest]
-        found = found or [(link, model) for link in chain if link.provider.model == model]
+        found = [(link, rest) for link in _links(chain) if link.provider.name == provider and rest]
+        found = found or [(choice.link, model) for choice in chain if choice.model == model]
         if not found:
-            for link in self._links:
+            for link in _links(chain):
                 listed = await self._list(link)
                 found += [(link, model)] if any(info.id == model for info in listed.models) else []
         if not found:
@@ -158,25 +157,25 @@ class Gateway:
         return found
 
     async def _list(self, link: Resilient) -> Listed:
-        name = link.provider.name
-        known = self._lists.get(name)
+        known = self._lists.get(link)
         if known is None or time.monotonic() - known.at > (MODELS_SECONDS if known.up else DOWN_SECONDS):
-            if name not in self._listing:
-                self._listing[name] = self._tasks.spawn(self._ask_for_list(link), f"list the models of {name}")
+            if link not in self._listing:
+                name = f"list the models of {link.provider.name}"
+                self._listing[link] = self._tasks.spawn(self._ask_for_list(link), name)
             if known is None:
-                await asyncio.wait([self._listing[name]])
-        return self._lists.get(name, Listed(name))
+                await asyncio.wait([self._listing[link]])
+        return self._lists.get(link, Listed(link.provider.name))
 
     async def _ask_for_list(self, link: Resilient) -> None:
         name = link.provider.name
-        known = self._lists.get(name, Listed(name))
+        known = self._lists.get(link, Listed(name))
         try:
-            self._lists[name] = Listed(name, await link.provider.models(), up=True, at=time.monotonic())
+            self._lists[link] = Listed(name, await link.provider.models(), up=True, at=time.monotonic())
         except ProviderError as error:
             self._log.error("provider.no_list", f"{error}", provider=name, result=error.reason)
-            self._lists[name] = replace(known, up=False, at=time.monotonic())
+            self._lists[link] = replace(known, up=False, at=time.monotonic())
         finally:
-            del self._listing[name]
+            del self._listing[link]
 
 
 class _Said:
@@ -187,6 +186,7 @@ class _Said:
         self.first_token: float | None = None
         self._provider = link.provider.name
         self._asked = length(asked.messages)
+        self._account = asked.account
         self._answered = 0
         self._usage = Usage()
         self._held: list[Chunk] = []
@@ -213,7 +213,13 @@ class _Said:
         return self._held
 
     def call(self) -> Call:
-        return Call(self._provider, self.model, "ok", self.seconds, self.usage, first_token=self.first_token)
+        said = self.seconds, self.usage
+        return Call(self._provider, self.model, "ok", *said, first_token=self.first_token, account=self._account)
+
+
+def _links(chain: Sequence[Choice]) -> list[Resilient]:
+    """One for each provider of a chain."""
+    return list(dict.fromkeys(choice.link for choice in chain))
 
 
 def _speaks(chunk: Chunk) -> bool:

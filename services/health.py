@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 
 from config import PROBE_TIMEOUT
 from providers.base import ProviderError
-from services.ai_service import AIService
 from services.cache_manager import CacheManager
+from services.chains import Chains
 from services.database import Database, DatabaseUnavailable
 from services.router_service import DeliveryError, Router
 
@@ -54,14 +54,14 @@ class Health:
 class HealthService:
     """Asks all dependencies at once; the answer is used again for a second."""
 
-    def __init__(self, database: Database, cache: CacheManager, ai: AIService, router: Router) -> None:
+    def __init__(self, database: Database, cache: CacheManager, chains: Chains, router: Router) -> None:
         self._database = database
         self._probes: dict[str, Callable[[], Awaitable[None]]] = {DATABASE: database.ping, "router": router.check}
         if cache.has_valkey:
             self._probes["valkey"] = cache.ping
-        for provider in ai.providers:
+        for provider in chains.providers:
             self._probes.setdefault(provider.name, provider.check)
-        self._ai = ai
+        self._chains = chains
         self._last: tuple[float, Health] | None = None
         self._asking = asyncio.Lock()
 
@@ -71,9 +71,9 @@ class HealthService:
             if self._last is None or time.monotonic() - self._last[0] > FRESH_SECONDS:
                 found = await asyncio.gather(*(_probe(probe) for probe in self._probes.values()))
                 dependencies = dict(zip(self._probes, found, strict=True))
-                for link in self._ai.chain:
-                    name = link.provider.name
-                    dependencies[name] = replace(dependencies[name], breaker=link.breaker.state.value)
+                for choice in self._chains.default:
+                    name, state = choice.link.provider.name, choice.link.breaker.state
+                    dependencies[name] = replace(dependencies[name], breaker=state.value)
                 self._last = (time.monotonic(), _judge(dependencies))
             return self._last[1]
 

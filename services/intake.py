@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from uuid import UUID
 
-from config import Settings
 from services.communities import Communities, UnknownEntity
 from services.events import ChatEvent
 from services.group_commit import GroupCommit
@@ -15,13 +14,14 @@ from services.interactions import Entry, Interaction, Interactions, Repeat, give
 from services.logs import Log, UserHash
 from services.metrics import Metrics
 from services.tasks import Tasks
-from services.triggers import Trigger, Triggers
+from services.triggers import Trigger
 from services.worker import Worker
 
 # How long a repeat is recognised: an id that was given, and an event without one by all its fields.
 ID_SECONDS = 24 * 3600.0
 SAME_EVENT_SECONDS = 10.0
 PATIENCE_SECONDS = 0.005  # of events that wait for a slot anyway
+LIVE = {"stream_online": True, "stream_offline": False}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Intake:
 
     def __init__(
         self,
-        settings: Settings,
+        secret: str,
         communities: Communities,
         interactions: Interactions,
         worker: Worker,
@@ -64,9 +64,6 @@ class Intake:
         self._metrics = metrics
         self._untriggered = metrics.events.labels("untriggered")
         self._log = log
-        self._triggers = Triggers(settings)
-        self._bots = frozenset(name.casefold() for name in settings.bot_names)
-        secret = settings.secret_key.get_secret_value()
         self._hash_key = b"sidecast event\0" + secret.encode()
         self._hash_user = UserHash(secret)
         self._journal: GroupCommit[Entry, Repeat | None] = GroupCommit(self._commit, tasks, PATIENCE_SECONDS)
@@ -80,16 +77,22 @@ class Intake:
         if self.closed:
             raise Closed
         received = time.monotonic()
+        for event in events:
+            if event.message_type in LIVE:
+                await self._communities.note_live(event.entity_id, live=LIVE[event.message_type])
         communities = await self._communities.of(events)
         results: list[Result] = []
         entries: dict[int, Entry] = {}
         for number, event in enumerate(events):
             community = communities.get(event.entity_id)
-            trigger = self._triggers.match(event) if community else None
             results.append(_NOTHING if community else UnknownEntity(event.entity_id))
-            if community and trigger:
+            if community is None or not community.speaks(live=self._communities.is_live(event.entity_id)):
+                continue
+            trigger = community.triggers.match(event)
+            if trigger:
                 item = Interaction(new_id(), community.community_id, event, trigger, received, request_id=request_id)
-                entries[number] = self._entry(item, event.event_id or dedupe_id)
+                suppressed = "bot_author" if community.triggers.is_bot(event) else None
+                entries[number] = self._entry(item, event.event_id or dedupe_id, suppressed)
         self._untriggered.inc(results.count(_NOTHING) - len(entries))
         if entries:
             for entry in entries.values():
@@ -100,10 +103,9 @@ class Intake:
                 results[number] = self._result(entry, repeat)
         return results
 
-    def _entry(self, item: Interaction, dedupe_id: str | None) -> Entry:
+    def _entry(self, item: Interaction, dedupe_id: str | None, suppressed: str | None) -> Entry:
         as_json = item.event.model_dump_json()
         event_hash = item.event.fingerprint(self._hash_key, as_json)
-        suppressed = "bot_author" if item.event.is_bot or item.event.username.casefold() in self._bots else None
         if dedupe_id:
             return Entry(item, as_json, given_key(dedupe_id), event_hash, ID_SECONDS, suppressed)
         return Entry(item, as_json, own_key(event_hash), event_hash, SAME_EVENT_SECONDS, suppressed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -29,9 +30,10 @@ END_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Reply:
-    """What is to be said, without prefix, and where it comes from; `reason` says what failed on the way."""
+    """What is to be said, after what prefix, and where it comes from; `reason` says what failed on the way."""
 
     text: str
+    prefix: str = ""
     fallback: bool = False
     reason: str | None = None
     provider: str | None = None
@@ -173,6 +175,12 @@ class Interactions:
         timings = json.loads(fields.pop("timings"))
         return Outcome(trigger=trigger, timings=timings, message=event.get("message_content"), **fields)
 
+    async def history(self, community_id: UUID, before: datetime | None, rows: int) -> list[dict[str, Any]]:
+        """Up to `rows` interactions of a community that ended before a moment, the last first."""
+        page = {"community_id": community_id, "before": before, "rows": rows}
+        async with self._database.connection() as connection:
+            return [_told(dict(row)) async for row in self._queries.select_history(connection, **page)]
+
     async def claim_waiting(self, slots: int, share: int, rooms: dict[UUID, int]) -> list[Interaction]:
         """Take up to `slots` that wait, at most `share` of one community, or its room where `rooms` has one."""
         columns = {"busy_ids": list(rooms), "busy_rooms": list(rooms.values())}
@@ -206,7 +214,7 @@ class Interactions:
         rows = [
             _held(answer.item, answer.timings)
             | {
-                "reply": answer.reply.text,
+                "reply": answer.reply.prefix + answer.reply.text,
                 "fallback": answer.reply.fallback,
                 "reason": answer.reply.reason,
                 "provider": answer.reply.provider,
@@ -262,6 +270,18 @@ class Interactions:
             return int(await self._queries.delete_ended(connection, seconds=seconds, rows=rows))
 
 
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    event = json.loads(row.pop("event") or "{}")
+    trigger = {"type": row.pop("trigger_type"), "match": row.pop("trigger_match")}
+    told = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+    return told | {
+        "interaction_id": str(row["interaction_id"]),
+        "trigger": trigger,
+        "timings": json.loads(row["timings"]),
+        "message": event.get("message_content"),
+    }
+
+
 def _by_id(of: _Answer | _End) -> UUID:
     """The order in which rows are locked everywhere, so that no two statements wait for each other."""
     return of.item.interaction_id
@@ -311,7 +331,7 @@ def _claimed(row: Any) -> Interaction:
     now = time.monotonic()
     reply = None
     if row["state"] == "answered":
-        reply = Reply(row["reply"], row["fallback"], row["reason"])
+        reply = Reply(row["reply"], fallback=row["fallback"], reason=row["reason"])
     return Interaction(
         interaction_id=row["interaction_id"],
         community_id=row["community_id"],

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from providers.base import Message
 from services.cache_manager import Exchange
 from services.events import CHAT, ChatEvent
+from services.settings import CommunitySettings
 from services.triggers import Trigger
 
 _TASKS = {
     "greeting": "The user greets the chat. Greet them back by name.",
     "farewell": "The user is leaving. Say goodbye to them by name.",
     "question": "The user asks something. Answer it.",
+    "mention": "The user speaks to you. Answer them.",
+    "custom": "The user speaks of something that you care about. Answer them.",
     "event": "Something happened in the channel. React to it in the chat and name the user.",
 }
 # How a co-host answers, for a model too small to be told; the names are nobody's.
@@ -66,7 +69,15 @@ class Prompt:
         return ({"role": "system", "content": self.system}, *shown, *self.turns)
 
 
-def build_prompt(system: str, event: ChatEvent, trigger: Trigger, history: list[Exchange]) -> Prompt:
+_EXAMPLES["mention"] = _EXAMPLES["custom"] = _EXAMPLES["question"]
+
+
+def build_prompt(settings: CommunitySettings, event: ChatEvent, trigger: Trigger, history: list[Exchange]) -> Prompt:
+    system = settings.system_prompt
+    if settings.persona_name:
+        system += f" Your name is {settings.persona_name}."
+    if settings.language:
+        system += f" Answer in {settings.language}."
     past = [turn for item in history for turn in _exchange(f"{event.name}: {item.said}", item.answered)]
     return Prompt(system, trigger.type, (*past, {"role": "user", "content": _current(event)}))
 

@@ -22,6 +22,8 @@ _COMMAND_SIGNS = "/.! \t\n"
 _CANNED = {
     "greeting": "Hello {name}!",
     "farewell": "See you soon, {name}!",
+    "mention": "Hi {name}! I can't think clearly right now, please ask me again in a bit.",
+    "custom": "Hi {name}! I can't think clearly right now, please ask me again in a bit.",
     "question": "Good question, {name}! I can't think clearly right now, please ask me again in a bit.",
     "subscription": "Thank you for the subscription, {name}!",
     "gift_subscription": "Thank you for the gift, {name}!",

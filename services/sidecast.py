@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_network
 from uuid import uuid4
 
 from config import Settings
-from services.ai_service import AIService, make_providers
+from services.access import Access
+from services.ai_service import AIService
+from services.audit import Audit
 from services.cache_manager import CacheManager
+from services.chains import Chains
+from services.changes import Changes
 from services.communities import Communities
 from services.database import Database
 from services.deliveries import Deliveries
@@ -15,6 +20,7 @@ from services.gateway import Gateway
 from services.health import HealthService
 from services.intake import Intake
 from services.interactions import Interactions
+from services.jwts import Jwts
 from services.keys import Keys
 from services.leases import Leases
 from services.ledger import Ledger
@@ -22,7 +28,10 @@ from services.logs import Log
 from services.metrics import Metrics
 from services.retention import Retention
 from services.router_service import DevRouter, HttpRouter
+from services.settings import of_environment
+from services.settings_store import SettingsStore
 from services.tasks import Tasks
+from services.vault import Vault
 from services.webhooks import signing_key
 from services.worker import Worker
 
@@ -36,37 +45,61 @@ class Sidecast:
         self.settings = settings
         self.log = log
         self.metrics = Metrics()
-        self.keys = Keys(settings)
+        self.trusted_proxies = [ip_network(entry, strict=False) for entry in settings.trusted_proxies]
         self.intake_keys = [signing_key(secret.get_secret_value()) for secret in settings.intake_secret]
         self.database = Database(settings.database_url, log)
         self.cache = CacheManager(settings, log)
         self.ledger = Ledger(self.database, log)
-        self.ai = AIService(make_providers(settings), settings, self.ledger, self.metrics, log)
+        self.vault = Vault(settings)
+        self.chains = Chains(settings, self.vault, self.metrics, log)
+        self.ai = AIService(self.chains, settings, self.ledger, log)
         self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
         self._tasks = tasks = Tasks(log)
         self.interactions = Interactions(self.database, tasks, uuid4(), settings.lease_seconds)
         self.gateway = Gateway(self.ai, tasks, log)
         self._renewing = Tasks(log)  # apart, since leases are renewed while the rest is drained
         self._leases = Leases(self.interactions, settings.lease_seconds, log)
+        self.changes = Changes(self.database)
+        self.audit = Audit(self.database)
+        self.communities = Communities(
+            self.database, self.changes, self.audit, of_environment(settings), auto_register=settings.auto_register
+        )
+        self.keys = Keys(settings, self.database, self.changes, self.audit, log)
+        self._jwts = Jwts(settings, log)
+        self.access = Access(self.keys, self._jwts)
+        self.settings_store = SettingsStore(
+            self.database, self.communities, self.chains, self.vault, self.audit, self.changes
+        )
         deliveries = Deliveries(settings, self.interactions, self._leases, self.router, self.metrics, log)
         self._worker = worker = Worker(
-            settings, self.interactions, self._leases, self.cache, self.ai, deliveries, tasks, self.metrics, log
+            settings,
+            self.interactions,
+            self._leases,
+            self.communities,
+            self.cache,
+            self.ai,
+            deliveries,
+            tasks,
+            self.metrics,
+            log,
         )
-        communities = Communities(self.database, settings.auto_register)
-        self.intake = Intake(settings, communities, self.interactions, worker, tasks, self.metrics, log)
+        secret = settings.secret_key.get_secret_value()
+        self.intake = Intake(secret, self.communities, self.interactions, worker, tasks, self.metrics, log)
         self._retention = Retention(self.interactions, settings.journal_retention, log)
-        self.health = HealthService(self.database, self.cache, self.ai, self.router)
+        self.health = HealthService(self.database, self.cache, self.chains, self.router)
 
     async def open(self) -> None:
         """Raises DatabaseUnavailable or MigrationError."""
         await self.database.open()
-        await self.ai.open()
+        await self.changes.open(self._tasks)
+        await self.chains.open()
         self._leases.open(self._renewing)
         self._worker.open()
         self._retention.open(self._tasks)
         self.ledger.open(self._tasks)
-        provider = self.ai.providers[0]
-        message = f"answers with {provider.name}, model {provider.model}"
+        self.keys.open(self._tasks)
+        first = self.chains.default[0]
+        message = f"answers with {first.link.provider.name}, model {first.model}"
         self.log.system("service.started", message, version=self.settings.module_version, result="SUCCESS")
 
     async def drain(self) -> None:
@@ -81,7 +114,8 @@ class Sidecast:
         await self._tasks.drain(0.1)
         await self._renewing.drain(0.1)
         await self._leases.hand_back()
-        for close in (self.ledger.flush, self.router.close, self.ai.close, self.cache.close, self.database.close):
+        parts = (self.changes, self._jwts, self.router, self.chains, self.cache, self.database)
+        for close in (self.ledger.flush, self.keys.note_used, *(part.close for part in parts)):
             try:
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await close()

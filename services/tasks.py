@@ -31,6 +31,7 @@ class Tasks:
         task = asyncio.create_task(self._guard(work, name), name=name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: work.close())  # one that was cancelled before it began
         return task
 
     def repeat(self, step: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]], name: str) -> None:

@@ -1,4 +1,4 @@
-"""When to speak: greetings, farewells, questions and events, by whole words in any script.
+"""When to speak: greetings, farewells, questions, a streamer's own words and events, by whole words in any script.
 
 Matching is on the message in Unicode form NFKC, case-folded, so that a full-width `？` is a `?` and `HELLO` a `hello`.
 """
@@ -10,32 +10,39 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from config import Settings
 from services.events import CHAT, ChatEvent
+from services.settings import CommunitySettings, compile_pattern
 
-GREETINGS = ("o7", "hi", "hello", "hey", "howdy", "greetings", "sup", "hiya")
-FAREWELLS = ("!lurk", "bye", "goodbye", "later", "cya")
 _ADDRESS = re.compile(r"\S+://\S+")
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """Why an event is answered: `type` is greeting, farewell, question or event; `match` is the word that did it."""
+    """Why an event is answered: the `type`, as the API names it, and as `match` the word that did it."""
 
     type: str
     match: str
 
 
 class Triggers:
-    """The rules of one set of settings, compiled once."""
+    """The rules of one community's settings, compiled once."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._rules = [
-            ("greeting", _Words(GREETINGS)),
-            ("farewell", _Words(FAREWELLS)),
-            ("question", _Words(settings.question_triggers)),
-        ]
+    def __init__(self, settings: CommunitySettings) -> None:
+        kinds = (
+            ("custom", True, settings.custom_triggers),
+            ("greeting", settings.greetings, settings.greeting_words),
+            ("farewell", settings.farewells, settings.farewell_words),
+            ("question", settings.questions, settings.question_triggers),
+            ("mention", settings.mentions, [settings.persona_name] if settings.persona_name else []),
+        )
+        self._rules = [(kind, _Words(words)) for kind, on, words in kinds if on and words]
+        self._patterns = [(pattern, compile_pattern(pattern)) for pattern in settings.custom_patterns]
         self._events = frozenset(settings.event_response_types) if settings.respond_to_events else frozenset[str]()
+        self._bots = frozenset(name.casefold() for name in settings.bot_names)
+
+    def is_bot(self, event: ChatEvent) -> bool:
+        """Whether a bot wrote it."""
+        return event.is_bot or event.username.casefold() in self._bots
 
     def match(self, event: ChatEvent) -> Trigger | None:
         """The trigger of an event, or None when there is nothing to say."""
@@ -44,6 +51,9 @@ class Triggers:
         text = _fold(event.message_content)
         if "://" in text:
             text = _ADDRESS.sub(" ", text)
+        for pattern, compiled in self._patterns:
+            if compiled.search(text):
+                return Trigger("custom", pattern)
         if not any(map(str.isalnum, text)):
             return None  # question marks, or emoji, and nothing else
         for kind, words in self._rules:

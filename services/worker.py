@@ -19,6 +19,7 @@ from structlog.contextvars import bound_contextvars
 from config import Settings
 from services.ai_service import AIService, NoAnswer
 from services.cache_manager import CacheManager, UserKey
+from services.communities import Communities, Community
 from services.database import DatabaseUnavailable
 from services.deliveries import Deliveries
 from services.interactions import Interaction, Interactions, Reply
@@ -50,6 +51,7 @@ class Worker:
         settings: Settings,
         interactions: Interactions,
         leases: Leases,
+        communities: Communities,
         cache: CacheManager,
         ai: AIService,
         deliveries: Deliveries,
@@ -60,6 +62,7 @@ class Worker:
         self._settings = settings
         self._interactions = interactions
         self._leases = leases
+        self._communities = communities
         self._cache = cache
         self._ai = ai
         self._deliveries = deliveries
@@ -145,7 +148,11 @@ class Worker:
         """Make and commit the reply; None when there is none to send or another instance has taken over."""
         timings = {"waited": _ms(item.received)}
         user = _user(item)
-        reply = await self._compose(item, user, timings)
+        community = await self._communities.get(item.community_id)
+        if community is None:
+            await self._deliveries.end(item, "suppressed", "community_gone", timings)
+            return None
+        reply = await self._compose(item, community, timings)
         if reply is None:
             await self._deliveries.end(item, "expired", "reply_ttl", timings)
             return None
@@ -154,35 +161,39 @@ class Worker:
             self._log.info("interaction.lost_lease", "it was cancelled or another instance has it", result="DROPPED")
             return None
         if not reply.fallback:
-            self._tasks.spawn(self._cache.remember(user, what_was_said(item.event), reply.text), "remember")
+            exchange = what_was_said(item.event), reply.text
+            remembering = self._cache.remember(user, *exchange, community.settings.remembered)
+            self._tasks.spawn(remembering, "remember")
         return dataclasses.replace(item, reply=reply, deliveries=1, answered=time.monotonic())
 
-    async def _compose(self, item: Interaction, user: UserKey, timings: dict[str, float]) -> Reply | None:
+    async def _compose(self, item: Interaction, community: Community, timings: dict[str, float]) -> Reply | None:
         """A model's reply, or the canned one when none answers; None when the time for a reply ran out."""
         if item.age > self._settings.reply_ttl:
             return None
-        prefix = self._settings.response_prefix
+        settings = community.settings
+        prefix = settings.response_prefix
         canned = fit(canned_text(item.event, item.trigger), item.event.platform, prefix)
         if item.attempts > self._settings.max_attempts:
-            return Reply(canned, fallback=True, reason="attempts_exhausted")
-        history = await self._cache.history(user)
-        prompt = build_prompt(self._settings.system_prompt, item.event, item.trigger, history)
+            return Reply(canned, prefix, fallback=True, reason="attempts_exhausted")
+        history = await self._cache.history(_user(item), settings.remembered)
+        prompt = build_prompt(settings, item.event, item.trigger, history)
         began = time.monotonic()
         try:
             account = Account(item.community_id, item.interaction_id)
-            answer = await self._ai.answer(prompt, self._settings.reply_ttl - item.age, account)
+            chain = await self._ai.chains.of(community)
+            answer = await self._ai.answer(prompt, chain, self._settings.reply_ttl - item.age, account)
         except NoAnswer as error:
             if item.age > self._settings.reply_ttl:
                 return None
             self._log.error("interaction.fallback", f"no provider answered ({error.reason})", result="FALLBACK")
-            return Reply(canned, fallback=True, reason=error.reason)
+            return Reply(canned, prefix, fallback=True, reason=error.reason)
         finally:
             timings["provider"] = _ms(began)
         text = fit(answer.text, item.event.platform, prefix)
         tokens = answer.prompt_tokens, answer.completion_tokens
         if not text:
-            return Reply(canned, True, "empty_reply", answer.provider, answer.model, *tokens)
-        return Reply(text, False, answer.passed_over, answer.provider, answer.model, *tokens)
+            return Reply(canned, prefix, True, "empty_reply", answer.provider, answer.model, *tokens)
+        return Reply(text, prefix, False, answer.passed_over, answer.provider, answer.model, *tokens)
 
     async def _claim_waiting(self) -> None:
         """Fill the free slots from the journal, in turns between communities."""

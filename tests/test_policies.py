@@ -7,6 +7,7 @@ import re
 import pytest
 
 from config import ConfigError, Settings, allowed_values, load_settings
+from services.settings import CommunitySettings
 from tests.conftest import PROJECT, MakeService
 
 OPEN = {"/", "/api/v1/ai/status", "/health", "/health/live", "/health/ready", "/metrics"}
@@ -100,9 +101,15 @@ def test_the_readme_lists_every_setting() -> None:
 async def test_the_readme_lists_every_endpoint(make_service: MakeService) -> None:
     readme = (PROJECT / "README.md").read_text()
     for rule in (await make_service()).app.url_map.iter_rules():
-        path = rule.rule.replace("interaction_id", "id")
+        path = re.sub(r"<\w+_id>", "<id>", rule.rule)
         listed = path if not path.startswith("/health/") else f"`{path}`"
         assert listed in readme, f"README.md lacks {path}"
+
+
+def test_the_readme_lists_every_setting_of_a_community() -> None:
+    readme = (PROJECT / "README.md").read_text()
+    for name, field in CommunitySettings.model_fields.items():
+        assert f"| `{name}` | {field.description} |" in readme, name
 
 
 def settings_table() -> list[str]:

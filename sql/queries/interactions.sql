@@ -49,6 +49,15 @@ select interaction_id, community_id, state, trigger_type, trigger_match, reason,
 from interactions
 where interaction_id = :interaction_id;
 
+-- name: select_history(community_id, before, rows)
+-- What became of a community's interactions, those that ended last first.
+select interaction_id, entity_id, platform, user_id, message_type, state, trigger_type, trigger_match, reason, provider,
+    model, prompt_tokens, completion_tokens, attempts, fallback, timings, event, reply, received_at, ended_at
+from interactions
+where community_id = :community_id and ended_at is not null and ended_at < coalesce(:before::timestamptz, 'infinity')
+order by ended_at desc
+limit :rows;
+
 -- name: claim_waiting(slots, share, busy_ids, busy_rooms, owner, lease_seconds)
 -- Take what waits: in turns between communities, in each the oldest first and no more than its share of the slots
 -- (`busy` has the room that is left to communities with work under way here). A claim raises the fence, so that

@@ -37,9 +37,7 @@ async def served(authority: trustme.CA, folder: Path, **settings: Any) -> AsyncI
 
 
 async def answer(port: str, **settings: Any) -> str:
-    provider = Ollama(
-        load_settings(ollama_host="localhost", ollama_port=port, ollama_use_tls=True, **settings), "llama3.2"
-    )
+    provider = Ollama(load_settings(ollama_host="localhost", ollama_port=port, ollama_use_tls=True, **settings))
     await provider.open()
     try:
         await provider.check()

@@ -87,8 +87,9 @@ def question(provider: Provider, **parameters: Any) -> ChatRequest:
 
 def at(name: str, url: str, **more: Any) -> Provider:
     """The adapter of that name, pointed at a server."""
-    model = "llama3.2" if name == "ollama" else "SmolLM2-135M-Instruct.Q4_1"
-    return make_provider(name, model, load_settings(**(WHERE[name](url) | more)))
+    provider = make_provider(name, load_settings(**(WHERE[name](url) | more)))
+    provider.model = "llama3.2" if name == "ollama" else "SmolLM2-135M-Instruct.Q4_1"
+    return provider
 
 
 @asynccontextmanager
@@ -110,7 +111,7 @@ async def real(request: pytest.FixtureRequest, parts: dict[str, str]) -> AsyncIt
     """Each adapter, open, on a server that works: llama.cpp, and for Ollama one at OLLAMA_HOST or else the stub."""
     name, key = request.param, parts["EMBEDDED_MODEL_KEY"]
     if name == "ollama" and OWN_OLLAMA:
-        async with opened(make_provider(name, "", load_settings(**OWN_OLLAMA))) as provider:
+        async with opened(make_provider(name, load_settings(**OWN_OLLAMA))) as provider:
             yield provider
     elif name == "ollama":
         async with running(StubOllama().app) as url, opened(at(name, url)) as provider:
@@ -457,7 +458,7 @@ async def test_waddleai_takes_its_address_with_or_without_v1() -> None:
     stub = StubOpenAI()
     async with running(stub.app) as url:
         for base in (url, f"{url}/", f"{url}/v1", f"{url}/v1/"):
-            provider = make_provider("waddleai", "", load_settings(waddleai_base_url=base, waddleai_api_key="wa-1"))
+            provider = make_provider("waddleai", load_settings(waddleai_base_url=base, waddleai_api_key="wa-1"))
             await provider.open()
             await provider.chat(question(provider))
             await provider.close()
@@ -495,15 +496,11 @@ def test_models_and_parameters_come_from_the_settings() -> None:
     named = {"embedded": "SmolLM2-135M-Instruct.Q4_1", "ollama": "llama3.2", "waddleai": "gpt-4"}
     named["openrouter"] = "openrouter/auto"
     for name in NAMES:
-        if name in named:
-            assert make_provider(name, "", settings).model == named[name]
-        else:
-            with pytest.raises(ValueError, match="AI_MODEL: must name a model"):
-                make_provider(name, "", settings)
-        provider = make_provider(name, "m", settings)
-        assert (provider.model, provider.temperature, provider.max_tokens) == ("m", 0.3, 99)
+        provider = make_provider(name, settings)
+        assert provider.model == named.get(name, "")
+        assert (provider.temperature, provider.max_tokens) == (0.3, 99)
     with pytest.raises(ValueError, match="CUSTOM_BASE_URL: must be set"):
-        make_provider("custom", "m", load_settings())
+        make_provider("custom", load_settings())
 
 
 async def test_prices_of_openrouter_tell_what_is_free() -> None:

@@ -228,7 +228,7 @@ async def test_equal_calls_in_flight_are_one_where_the_answer_would_be_the_same_
 async def test_the_call_ends_when_the_client_goes_away(make_service: MakeService, database: Connection) -> None:
     """The model is real and would go on for many tokens."""
     service = await make_service()
-    link = service.sidecast.ai.chain[0]
+    link = service.sidecast.chains.default[0].link
     results: list[str] = []
     link._on_attempt = lambda _provider, result, _seconds: results.append(result)
     async with client_of(service) as client:
@@ -256,7 +256,7 @@ async def test_the_call_ends_when_the_client_goes_away_before_the_first_word(
     async with running(stub.app) as url:
         service = await make_service(ai_provider="waddleai", waddleai_base_url=url)
         results: list[str] = []
-        service.sidecast.ai.chain[0]._on_attempt = lambda _provider, result, _seconds: results.append(result)
+        service.sidecast.chains.default[0].link._on_attempt = lambda _provider, result, _seconds: results.append(result)
         async with client_of(service, timeout=0.3) as client:
             with pytest.raises(openai.APITimeoutError):
                 await client.chat.completions.create(model="auto", messages=HELLO, stream=stream)

@@ -31,7 +31,7 @@ class Recorder:
 
 async def recorded(make_service: MakeService, **settings: Any) -> tuple[Service, Recorder]:
     service = await make_service(**settings)
-    link = service.sidecast.ai.chain[0]
+    link = service.sidecast.chains.default[0].link
     link.provider = recorder = Recorder(link.provider)
     return service, recorder
 

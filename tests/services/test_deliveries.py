@@ -40,7 +40,7 @@ async def test_an_undeliverable_reply_can_be_redriven_from_the_command_line(
         service = await make_service(ai_provider="waddleai", waddleai_base_url=url, router_api_url=router_url)
         ack = await service.accept(message_content="hello, private")
         outcome = await service.ended(ack["interaction_id"])
-        assert (outcome["state"], outcome["reply"], outcome["message"]) == ("undeliverable", "The reply", "")
+        assert (outcome["state"], outcome["reply"], outcome["message"]) == ("undeliverable", "🤖 The reply", "")
         environment = parts | {"DATA_DIR": str(tmp_path), "PATH": ""}
         command = [sys.executable, "-m", "quart", "--app", "app:create_app", "interactions", "redrive"]
         done = await asyncio.to_thread(

@@ -10,16 +10,21 @@ from hypothesis import strategies as st
 
 from config import load_settings
 from services.events import ChatEvent
-from services.triggers import FAREWELLS, GREETINGS, Trigger, Triggers
+from services.settings import FAREWELLS, GREETINGS, CommunitySettings, of_environment
+from services.triggers import Trigger, Triggers
 from tests.conftest import event
 
 
+def rules(**settings: Any) -> Triggers:
+    return Triggers(CommunitySettings(**of_environment(load_settings(**settings))))
+
+
 def match(text: str, **settings: Any) -> Trigger | None:
-    return Triggers(load_settings(**settings)).match(ChatEvent(**event(message_content=text)))
+    return rules(**settings).match(ChatEvent(**event(message_content=text)))
 
 
 def happened(message_type: str, **settings: Any) -> Trigger | None:
-    return Triggers(load_settings(**settings)).match(ChatEvent(**event(message_type=message_type)))
+    return rules(**settings).match(ChatEvent(**event(message_type=message_type)))
 
 
 @pytest.mark.parametrize("word", GREETINGS)
@@ -81,7 +86,7 @@ def test_events() -> None:
     assert happened("raid", respond_to_events=False) is None
 
 
-_default = Triggers(load_settings())
+_default = rules()
 
 
 @given(st.text(max_size=300))

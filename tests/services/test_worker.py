@@ -106,9 +106,8 @@ async def test_nobody_wants_a_late_hello(make_service: MakeService) -> None:
 async def crash(service: Service, lease_seconds: float = 0.001, **fields: Any) -> str:
     """Leave a row as an instance that was killed leaves it: leased, and soon the lease is over."""
     chat = ChatEvent(**event(**fields))
-    intake = service.sidecast.intake
-    community = (await intake._communities.of([chat]))[chat.entity_id]
-    trigger = intake._triggers.match(chat)
+    community = (await service.sidecast.communities.of([chat]))[chat.entity_id]
+    trigger = community.triggers.match(chat)
     assert trigger is not None
     item = Interaction(new_id(), community.community_id, chat, trigger, 0.0)
     entry = Entry(item, chat.model_dump_json(), f"id:{item.interaction_id}", b"hash", 60, leased=True)
@@ -149,7 +148,7 @@ async def test_an_answered_row_is_delivered_without_a_second_model_call(
         )
         assert (await service.ended(interaction_id))["state"] == "delivered"
     assert stub.requests == []
-    assert service.messages[0]["response_data"]["message"] == "🤖 Kept"
+    assert service.messages[0]["response_data"]["message"] == "Kept"
 
 
 async def test_a_paused_owner_cannot_write_after_its_lease_went_to_another(

@@ -1,0 +1,122 @@
+"""Communities, their channels, what became of their interactions, and what was changed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from quart import Blueprint
+
+from routes.body import read_body, read_query
+from routes.connection import BASE
+from routes.context import known_community, not_found, own_community, require, sidecast, success
+from routes.errors import APIError
+from services.communities import Listed
+from services.events import Name
+from services.keys import ADMIN, COMMUNITY
+
+blueprint = Blueprint("communities", __name__, url_prefix=BASE)
+MAX_ENTITIES = 100
+
+
+class NewCommunity(BaseModel):
+    """A community and its channels; a channel that belongs to another is moved to this one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    entities: Annotated[list[Name], Field(max_length=MAX_ENTITIES)] = []
+
+
+class CommunityChange(BaseModel):
+    """Another name, or channels that are moved to this community."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
+    entities: Annotated[list[Name], Field(max_length=MAX_ENTITIES)] = []
+
+
+class _Page(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    community_id: str | None = None
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class _Communities(_Page):
+    after: UUID = UUID(int=0)
+
+
+class _History(_Page):
+    before: AwareDatetime | None = None
+
+
+class _Audit(_Page):
+    before: int = Field(2**63 - 1, ge=1)
+
+
+@blueprint.get("/communities")
+async def get_communities() -> dict[str, Any]:
+    """Communities and their channels by id, a page at a time; of a community's key its own alone."""
+    principal = await require(COMMUNITY)
+    page = read_query(_Communities)
+    community_id = await known_community(principal, page.community_id)
+    found = await sidecast().communities.page(community_id, page.after, page.limit)
+    return success({"communities": [_listed(community) for community in found]})
+
+
+@blueprint.post("/communities")
+async def post_community() -> dict[str, Any]:
+    """Make a community."""
+    principal = await require(ADMIN)
+    asked = await read_body(NewCommunity)
+    made = await sidecast().communities.make(asked.name, asked.entities, principal.name)
+    return success(_listed(made))
+
+
+@blueprint.put("/communities/<community_id>")
+async def put_community(community_id: str) -> dict[str, Any]:
+    """Name a community, or move channels to it."""
+    principal = await require(ADMIN)
+    asked = await read_body(CommunityChange)
+    named = own_community(principal, community_id)
+    changed = named and await sidecast().communities.change(named, asked.name, asked.entities, principal.name)
+    if not changed:
+        raise not_found()
+    return success(_listed(changed))
+
+
+@blueprint.get("/history")
+async def get_history() -> dict[str, Any]:
+    """What became of a community's interactions, those that ended last first; texts where they are kept."""
+    principal = await require(COMMUNITY)
+    page = read_query(_History)
+    community_id = await known_community(principal, page.community_id)
+    if community_id is None:
+        problem = [{"field": "community_id", "problem": "must be given"}]
+        raise APIError(400, "INVALID_REQUEST", "The query has invalid fields.", problem)
+    found = await sidecast().interactions.history(community_id, page.before, page.limit)
+    return success({"interactions": found})
+
+
+@blueprint.get("/audit")
+async def get_audit() -> dict[str, Any]:
+    """Who changed what, the newest first."""
+    principal = await require(COMMUNITY)
+    page = read_query(_Audit)
+    community_id = await known_community(principal, page.community_id)
+    entries = await sidecast().audit.entries(community_id, page.before, page.limit)
+    rows = [vars(entry) | {"community_id": entry.community_id and str(entry.community_id)} for entry in entries]
+    return success({"entries": rows})
+
+
+def _listed(community: Listed) -> dict[str, Any]:
+    return {
+        "community_id": str(community.community_id),
+        "name": community.name,
+        "entities": community.entities,
+        "created_at": datetime.isoformat(community.created_at),
+    }

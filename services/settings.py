@@ -1,0 +1,188 @@
+"""What a community sets for itself; what it does not is as an admin set for all, or else as the environment says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, time
+from typing import Annotated, Any
+from uuid import UUID
+from zoneinfo import ZoneInfo, available_timezones
+
+import re2
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from config import Provider, Settings, Temperature, Tokens, check_fallbacks
+
+# The row of the settings that hold for every community which has none of its own.
+DEFAULTS = UUID(int=0)
+GREETINGS = ("o7", "hi", "hello", "hey", "howdy", "greetings", "sup", "hiya")
+FAREWELLS = ("!lurk", "bye", "goodbye", "later", "cya")
+MAX_WORDS = 200
+MAX_PATTERNS = 50
+PATTERN_BYTES = 1 << 20
+_RANGE = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+Word = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
+Words = Annotated[list[Word], Field(max_length=MAX_WORDS)]
+
+
+def _check_pattern(pattern: str) -> str:
+    compile_pattern(pattern)
+    return pattern
+
+
+def _check_hours(hours: str) -> str:
+    if not _RANGE.fullmatch(hours):
+        raise ValueError("must be like 22:00-06:30")
+    return hours
+
+
+def _check_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError("is no time zone of the IANA's, such as Europe/Berlin")
+    return name
+
+
+def _listed(entries: list[str]) -> list[str]:
+    return list(check_fallbacks(tuple(entries)))
+
+
+Pattern = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_check_pattern)]
+
+
+def compile_pattern(pattern: str) -> Any:
+    """A pattern of a user's, by RE2 alone, whose time is linear in the text. Raises ValueError that says why not."""
+    options = re2.Options()
+    options.max_mem = PATTERN_BYTES
+    options.log_errors = False
+    options.case_sensitive = False
+    try:
+        return re2.compile(pattern, options=options)
+    except re2.error as error:
+        reason = error.args[0] if error.args else "it cannot be read"
+        said = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"RE2 does not take this pattern: {said}") from None
+
+
+class CommunitySettings(BaseModel):
+    """All settings of one community, each with its value; the description of each is for the streamer.
+
+    None for what the provider decides.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    enabled: bool = Field(description="Whether it answers at all; commands of moderators are taken all the same.")
+    provider: Provider = Field(description="Which provider answers first.")
+    model: Annotated[str, Field(max_length=255)] = Field(description="Its model; empty: the provider's own.")
+    temperature: Temperature | None = Field(description="How freely the model answers.")
+    max_tokens: Tokens | None = Field(description="Longest answer in tokens.")
+    fallbacks: Annotated[list[str], Field(max_length=10), AfterValidator(_listed)] = Field(
+        description="Providers tried after it, in order, each as `provider/model`."
+    )
+    base_url: Annotated[str, Field(max_length=500)] = Field(
+        description="A server of your own for the provider; empty: the provider's. A new one clears `api_key`."
+    )
+    system_prompt: Annotated[str, Field(max_length=2000)] = Field(
+        description="What the model is told before everything else."
+    )
+    persona_name: Annotated[str, Field(max_length=50)] = Field(description="What the co-host is called.")
+    language: Annotated[str, Field(max_length=50)] = Field(
+        description="Language of replies, such as `German`; empty: the user's."
+    )
+    response_prefix: Annotated[str, Field(max_length=50)] = Field(description="Put before every reply.")
+
+    greetings: bool = Field(description="Answer greetings.")
+    greeting_words: Words = Field(description="Words that are greetings.")
+    farewells: bool = Field(description="Answer farewells.")
+    farewell_words: Words = Field(description="Words that are farewells.")
+    questions: bool = Field(description="Answer questions.")
+    question_triggers: Words = Field(description="Signs and words that make a message a question.")
+    mentions: bool = Field(description="Answer who calls the co-host by its name.")
+    custom_triggers: Words = Field(description="Words of your own that are answered.")
+    custom_patterns: Annotated[list[Pattern], Field(max_length=MAX_PATTERNS)] = Field(
+        description="Patterns (RE2) of your own that are answered, whatever the case."
+    )
+    respond_to_events: bool = Field(description="Answer events (follows, raids, …) as well as chat.")
+    event_response_types: Words = Field(description="Events that are answered.")
+    bot_names: Words = Field(description="User names that are never answered.")
+    quiet_hours: Annotated[list[Annotated[str, AfterValidator(_check_hours)]], Field(max_length=14)] = Field(
+        description="Times of day without an answer, such as `22:00-06:30`."
+    )
+    timezone: Annotated[str, AfterValidator(_check_zone)] = Field(description="Time zone of `quiet_hours`.")
+    only_live: bool = Field(description="Answer only while the channel is live (after a `stream_online`).")
+    quiet_until: Annotated[int, Field(ge=0, le=2**53)] = Field(
+        description="No answer until then, in seconds since 1970; set by `!ai quiet`."
+    )
+
+    enable_chat_context: bool = Field(description="Remember what each user said and was answered.")
+    context_history_limit: Annotated[int, Field(ge=0, le=100)] = Field(
+        description="Exchanges of a user that a prompt shows."
+    )
+    store_content: bool = Field(description="Keep the texts of chat and replies, encrypted.")
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = Field(description="Days that kept texts are kept.")
+
+    @property
+    def remembered(self) -> int:
+        """How many exchanges of a user are kept."""
+        return self.context_history_limit if self.enable_chat_context else 0
+
+
+def of_environment(settings: Settings) -> dict[str, Any]:
+    """What holds where neither a community nor an admin has set anything."""
+    return {
+        "enabled": True,
+        "provider": settings.ai_provider,
+        "model": settings.ai_model,
+        "temperature": settings.ai_temperature,
+        "max_tokens": None,
+        "fallbacks": list(settings.ai_fallbacks),
+        "base_url": "",
+        "system_prompt": settings.system_prompt,
+        "persona_name": "",
+        "language": "",
+        "response_prefix": settings.response_prefix,
+        "greetings": True,
+        "greeting_words": list(GREETINGS),
+        "farewells": True,
+        "farewell_words": list(FAREWELLS),
+        "questions": True,
+        "question_triggers": list(settings.question_triggers),
+        "mentions": True,
+        "custom_triggers": [],
+        "custom_patterns": [],
+        "respond_to_events": settings.respond_to_events,
+        "event_response_types": list(settings.event_response_types),
+        "bot_names": list(settings.bot_names),
+        "quiet_hours": [],
+        "timezone": "UTC",
+        "only_live": False,
+        "quiet_until": 0,
+        "enable_chat_context": settings.enable_chat_context,
+        "context_history_limit": settings.context_history_limit,
+        "store_content": False,
+        "retention_days": 30,
+    }
+
+
+# What belongs to a provider: another provider does not inherit it.
+_OF_PROVIDER = {"model": "", "temperature": None, "max_tokens": None, "base_url": ""}
+
+
+def resolve(inherited: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that hold: a community's own before those it inherits."""
+    below: dict[str, Any] = dict(inherited)
+    if own.get("provider", below["provider"]) != below["provider"]:
+        below |= _OF_PROVIDER
+    return {**below, **own}
+
+
+def in_hours(hours: list[str], zone: str, now: float) -> bool:
+    """Whether a moment, in seconds since 1970, is within one of some times of day."""
+    moment = datetime.fromtimestamp(now, ZoneInfo(zone)).time()
+    for entry in hours:
+        begin, end = (time.fromisoformat(part) for part in entry.split("-"))
+        if (begin <= moment < end) if begin <= end else (moment >= begin or moment < end):
+            return True
+    return False

@@ -1,0 +1,181 @@
+"""Changes settings: with a version, a line in the audit log and news of it to every instance."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from providers.outbound import ForbiddenAddress
+from services.audit import Audit
+from services.chains import Chains, place_of_key
+from services.changes import Changes
+from services.communities import COMMUNITY, Communities
+from services.database import Database
+from services.settings import DEFAULTS, CommunitySettings, resolve
+from services.vault import Vault
+
+if TYPE_CHECKING:
+    from services.database import Connection
+
+KEY = "api_key"
+MAX_KEY = 500
+# Of one community alone: an admin's go into the environment.
+_NOT_FOR_ALL = (KEY, "base_url", "quiet_until")
+
+
+@dataclass(frozen=True)
+class View:
+    """The settings that hold; `own` are the names of those that the community has set itself."""
+
+    community_id: UUID
+    version: int
+    settings: CommunitySettings
+    own: tuple[str, ...]
+    has_key: bool
+
+
+class StaleVersion(Exception):
+    """Someone else has changed the settings since; `version` is what they are at."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(version)
+        self.version = version
+
+
+class BadSettings(Exception):
+    """Values that cannot be: (field, problem) for each."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+
+class SettingsStore:
+    """The settings as PostgreSQL has them. All raise DatabaseUnavailable."""
+
+    def __init__(
+        self,
+        database: Database,
+        communities: Communities,
+        chains: Chains,
+        vault: Vault,
+        audit: Audit,
+        changes: Changes,
+    ) -> None:
+        self._database = database
+        self._queries = database.queries
+        self._communities = communities
+        self._chains = chains
+        self._vault = vault
+        self._audit = audit
+        self._changes = changes
+
+    async def view(self, community_id: UUID) -> View | None:
+        """The settings of a community, or with the id `DEFAULTS` those of all; None where there is no such one."""
+        async with self._database.connection() as connection:
+            if not await self._exists(connection, community_id):
+                return None
+            row = await self._queries.select_settings(connection, community_id=community_id)
+            below = await self._below(connection, community_id)
+        own = json.loads(row["own"]) if row else {}
+        settings = CommunitySettings.model_validate(resolve(below, own))
+        has_key = bool(row and row["sealed_key"])
+        return View(community_id, row["version"] if row else 0, settings, tuple(sorted(own)), has_key)
+
+    async def change(self, community_id: UUID, changes: dict[str, Any], version: int | None, actor: str) -> View | None:
+        """Set what `changes` names; None is inherited again. None where there is no such community.
+
+        Raises BadSettings, and StaleVersion where `version` is not the one that they are at.
+        """
+        changes = dict(changes)
+        if base_url := changes.get("base_url"):
+            await self._check_address(base_url)
+        async with self._changes.transaction() as change:
+            connection = change.connection
+            if not await self._exists(connection, community_id):
+                return None
+            row = await self._queries.lock_settings(connection, community_id=community_id)
+            if version is not None and version != row["version"]:
+                raise StaleVersion(row["version"])
+            before = json.loads(row["own"])
+            below = await self._below(connection, community_id)
+            key, given = changes.pop(KEY, None), KEY in changes
+            self._check_names(community_id, [*changes, *([KEY] if given else [])])
+            own = {name: value for name, value in (before | changes).items() if value is not None}
+            settings = _checked(resolve(below, own))
+            old = CommunitySettings.model_construct(**resolve(below, before))
+            moved = (old.provider, old.base_url) != (settings.provider, settings.base_url)
+            sealed = None if given or moved else row["sealed_key"]
+            if key:
+                sealed = self._vault.seal(place_of_key(community_id, settings), _checked_key(key))
+            self._check_chain(settings, "key" if sealed else "")
+            written = await self._queries.update_settings(
+                connection, community_id=community_id, own=json.dumps(own), sealed_key=sealed
+            )
+            details = _differences(before, own)
+            if sealed != row["sealed_key"]:
+                details[KEY] = "set" if sealed else "cleared"
+            about = None if community_id == DEFAULTS else community_id
+            await self._audit.note(connection, actor, "settings.changed", about, details | {"version": written})
+            await change.tell(f"{COMMUNITY}:{community_id}")
+        return View(community_id, written, settings, tuple(sorted(own)), bool(sealed))
+
+    async def _exists(self, connection: Connection, community_id: UUID) -> bool:
+        if community_id == DEFAULTS:
+            return True
+        return await self._queries.select_community(connection, community_id=community_id) is not None
+
+    async def _below(self, connection: Connection, community_id: UUID) -> dict[str, Any]:
+        """What a community inherits, read within its transaction."""
+        if community_id == DEFAULTS:
+            return dict(self._communities.inherited)
+        row = await self._queries.select_settings(connection, community_id=DEFAULTS)
+        return resolve(self._communities.inherited, json.loads(row["own"]) if row else {})
+
+    async def _check_address(self, base_url: Any) -> None:
+        try:
+            await self._chains.check_address(str(base_url))
+        except ForbiddenAddress as error:
+            raise BadSettings([("base_url", str(error))]) from None
+
+    def _check_chain(self, settings: CommunitySettings, key: str) -> None:
+        try:
+            self._chains.check(settings.model_dump(), key)
+        except ValueError as error:
+            name, _, problem = str(error).partition(": ")
+            field = name if name in CommunitySettings.model_fields or name == KEY else "provider"
+            raise BadSettings([(field, problem or name)]) from None
+
+    def _check_names(self, community_id: UUID, names: list[str]) -> None:
+        problems = []
+        for name in names:
+            if name not in CommunitySettings.model_fields and name != KEY:
+                problems.append((name, "is no setting"))
+            elif community_id == DEFAULTS and name in _NOT_FOR_ALL:
+                problems.append((name, "is of one community; for all of them it is in the environment"))
+        if problems:
+            raise BadSettings(problems)
+
+
+def _checked(values: dict[str, Any]) -> CommunitySettings:
+    try:
+        return CommunitySettings.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise BadSettings([(".".join(map(str, problem["loc"])), problem["msg"]) for problem in found]) from None
+
+
+def _checked_key(key: Any) -> str:
+    if not isinstance(key, str) or len(key) > MAX_KEY or not key.isascii() or not key.isprintable():
+        raise BadSettings([(KEY, f"must be a text of at most {MAX_KEY} ASCII characters")])
+    return key
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """What each setting was and is; null for inherited."""
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return {name: {"from": before.get(name), "to": after.get(name)} for name in names}
