@@ -37,15 +37,16 @@ class Access:
         """Whose key or token it is, or None. Raises TooManyAttempts."""
         if not credential:
             return None
-        address = _network(address)
-        left = self._blocked(address)
-        if left and _pair(credential, address) not in self._known:
-            raise TooManyAttempts(left)
+        if self._failures:
+            address = _network(address)
+            left = self._blocked(address)
+            if left and _pair(credential, address) not in self._known:
+                raise TooManyAttempts(left)
         principal = await self._keys.find(credential)
         if principal is None and credential.count(".") == 2:
             principal = await self._jwts.find(credential)
         if principal is None:
-            self._note_failure(address)
+            self._note_failure(_network(address))
         elif self._failures:
             self._note_success(_pair(credential, address))
         return principal

@@ -6,25 +6,20 @@ Keys hold the community, so that one never reads another's. Valkey away: memory 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from uuid import UUID
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.asyncio import Redis
 
-from config import VALKEY_TIMEOUT, Settings
-from services.logs import Log
+from services.valkey import Valkey, ValkeyAway
 
 MAX_USERS = 10_000
 MAX_TEXT = 1_000
 MAX_EXCHANGES = 100
-MAX_CONNECTIONS = 20
-PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,22 +45,11 @@ class UserKey:
 class CacheManager:
     """Conversations of the last `CONTEXT_TTL` seconds; how many exchanges of a user, the community says."""
 
-    def __init__(self, settings: Settings, log: Log) -> None:
-        self._ttl = settings.context_ttl
-        self._log = log
+    def __init__(self, valkey: Valkey, ttl: float) -> None:
+        self._valkey = valkey
+        self._ttl = ttl
         self._memory: OrderedDict[UserKey, tuple[float, list[Exchange]]] = OrderedDict()
         self._loading: dict[UserKey, asyncio.Future[list[Exchange]]] = {}
-        self._valkey = _connect(settings.redis_url) if settings.redis_url else None
-        self._away_since: float | None = None
-        self._retry_at = 0.0
-
-    @property
-    def has_valkey(self) -> bool:
-        return self._valkey is not None
-
-    async def close(self) -> None:
-        if self._valkey is not None:
-            await self._valkey.aclose()
 
     async def history(self, user: UserKey, limit: int) -> list[Exchange]:
         """The user's last exchanges in this community, oldest first."""
@@ -105,11 +89,6 @@ class CacheManager:
         self._keep(user, [*known, exchange][-limit:])
         await self._write(user, exchange, limit)
 
-    async def ping(self) -> None:
-        """Raises RedisError or OSError."""
-        if self._valkey is not None:
-            await self._valkey.ping()
-
     def _keep(self, user: UserKey, exchanges: list[Exchange]) -> None:
         self._memory[user] = (time.monotonic() + self._ttl, exchanges)
         self._memory.move_to_end(user)
@@ -118,56 +97,23 @@ class CacheManager:
 
     async def _read(self, user: UserKey) -> list[Exchange] | None:
         """What Valkey has, or None while it is away."""
-        if self._valkey is None:
+        if not self._valkey.is_set:
             return []
-        if time.monotonic() < self._retry_at:
-            return None
         try:
-            entries = await self._valkey.lrange(str(user), -MAX_EXCHANGES, -1)
-        except (RedisError, OSError) as error:
-            self._note_away(error)
+            entries = await self._valkey.run(lambda client: client.lrange(str(user), -MAX_EXCHANGES, -1))
+        except ValkeyAway:
             return None
-        self._note_back()
         return [Exchange(**json.loads(entry)) for entry in entries]
 
     async def _write(self, user: UserKey, exchange: Exchange, limit: int) -> None:
-        if self._valkey is None or time.monotonic() < self._retry_at:
-            return
         entry = json.dumps({"said": exchange.said, "answered": exchange.answered}, ensure_ascii=False)
-        try:
-            async with self._valkey.pipeline(transaction=True) as pipe:
+
+        async def write(client: Redis) -> None:
+            async with client.pipeline(transaction=True) as pipe:
                 pipe.rpush(str(user), entry)
                 pipe.ltrim(str(user), -limit, -1)
                 pipe.pexpire(str(user), int(self._ttl * 1000))
                 await pipe.execute()
-        except (RedisError, OSError) as error:
-            self._note_away(error)
-        else:
-            self._note_back()
 
-    def _note_away(self, error: Exception) -> None:
-        self._retry_at = time.monotonic() + PAUSE_SECONDS
-        if self._away_since is None:
-            self._away_since = time.monotonic()
-            message = f"Valkey does not answer ({type(error).__name__}); conversations are kept in memory alone"
-            self._log.error("cache.away", message, result="ERROR")
-
-    def _note_back(self) -> None:
-        if self._away_since is not None:
-            seconds = round(time.monotonic() - self._away_since, 1)
-            self._away_since = None
-            self._log.system("cache.back", f"Valkey answers again after {seconds} s", result="SUCCESS")
-
-
-def _connect(url: str) -> Redis:
-    """A client that waits for a free connection, gives up soon, and tries a dead connection once more."""
-    pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        timeout=VALKEY_TIMEOUT,
-        socket_timeout=VALKEY_TIMEOUT,
-        socket_connect_timeout=VALKEY_TIMEOUT,
-        retry=Retry(NoBackoff(), 1),
-        decode_responses=True,
-    )
-    return Redis.from_pool(pool)
+        with contextlib.suppress(ValkeyAway):
+            await self._valkey.run(write)

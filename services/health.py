@@ -12,10 +12,10 @@ from redis.exceptions import RedisError
 
 from config import PROBE_TIMEOUT
 from providers.base import ProviderError
-from services.cache_manager import CacheManager
 from services.chains import Chains
 from services.database import Database, DatabaseUnavailable
 from services.router_service import DeliveryError, Router
+from services.valkey import Valkey
 
 FRESH_SECONDS = 1.0
 DATABASE = "postgresql"
@@ -54,11 +54,11 @@ class Health:
 class HealthService:
     """Asks all dependencies at once; the answer is used again for a second."""
 
-    def __init__(self, database: Database, cache: CacheManager, chains: Chains, router: Router) -> None:
+    def __init__(self, database: Database, valkey: Valkey, chains: Chains, router: Router) -> None:
         self._database = database
         self._probes: dict[str, Callable[[], Awaitable[None]]] = {DATABASE: database.ping, "router": router.check}
-        if cache.has_valkey:
-            self._probes["valkey"] = cache.ping
+        if valkey.is_set:
+            self._probes["valkey"] = valkey.ping
         for provider in chains.providers:
             self._probes.setdefault(provider.name, provider.check)
         self._chains = chains

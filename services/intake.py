@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import time
 from dataclasses import dataclass
 from uuid import UUID
 
-from services.communities import Communities, UnknownEntity
+from services.communities import Communities, Community, UnknownEntity
 from services.events import ChatEvent
 from services.group_commit import GroupCommit
 from services.ids import new_id
 from services.interactions import Entry, Interaction, Interactions, Repeat, given_key, own_key
+from services.limits import Limits, Taking, limits_of
 from services.logs import Log, UserHash
 from services.metrics import Metrics
 from services.tasks import Tasks
@@ -52,6 +55,7 @@ class Intake:
         self,
         secret: str,
         communities: Communities,
+        limits: Limits,
         interactions: Interactions,
         worker: Worker,
         tasks: Tasks,
@@ -59,8 +63,10 @@ class Intake:
         log: Log,
     ) -> None:
         self._communities = communities
+        self._limits = limits
         self._interactions = interactions
         self._worker = worker
+        self._tasks = tasks
         self._metrics = metrics
         self._untriggered = metrics.events.labels("untriggered")
         self._log = log
@@ -91,8 +97,7 @@ class Intake:
             trigger = community.triggers.match(event)
             if trigger:
                 item = Interaction(new_id(), community.community_id, event, trigger, received, request_id=request_id)
-                suppressed = "bot_author" if community.triggers.is_bot(event) else None
-                entries[number] = self._entry(item, event.event_id or dedupe_id, suppressed)
+                entries[number] = self._entry(item, community, event.event_id or dedupe_id)
         self._untriggered.inc(results.count(_NOTHING) - len(entries))
         if entries:
             for entry in entries.values():
@@ -103,12 +108,15 @@ class Intake:
                 results[number] = self._result(entry, repeat)
         return results
 
-    def _entry(self, item: Interaction, dedupe_id: str | None, suppressed: str | None) -> Entry:
+    def _entry(self, item: Interaction, community: Community, dedupe_id: str | None) -> Entry:
+        taking = Taking(item.interaction_id, limits_of(item.community_id, community.settings, item.event, item.trigger))
+        # What is full already holds an event back at once; places are taken when it is known to be no repeat.
+        suppressed = "bot_author" if community.triggers.is_bot(item.event) else self._limits.full(taking)
         as_json = item.event.model_dump_json()
         event_hash = item.event.fingerprint(self._hash_key, as_json)
         if dedupe_id:
-            return Entry(item, as_json, given_key(dedupe_id), event_hash, ID_SECONDS, suppressed)
-        return Entry(item, as_json, own_key(event_hash), event_hash, SAME_EVENT_SECONDS, suppressed)
+            return Entry(item, as_json, given_key(dedupe_id), event_hash, ID_SECONDS, taking, suppressed)
+        return Entry(item, as_json, own_key(event_hash), event_hash, SAME_EVENT_SECONDS, taking, suppressed)
 
     async def _commit(self, entries: list[Entry]) -> list[Repeat | None]:
         """Journal entries and start work on those that are new, whether or not their callers still wait."""
@@ -119,14 +127,44 @@ class Intake:
             for number, entry in enumerate(entries):
                 if entry.leased and (repeats is None or repeats[number] is not None):
                     self._worker.release(entry.item.community_id)
-        for entry, repeat in zip(entries, repeats, strict=True):
-            if repeat is None:
-                self._begin(entry)
+        fresh = [entry for entry, repeat in zip(entries, repeats, strict=True) if repeat is None]
+        allowed = [entry for entry in fresh if not entry.suppressed and self._take(entry)]
+        limited = [entry for entry in allowed if entry.taking.limits]
+        if limited:
+            for entry in limited:
+                entry.item = dataclasses.replace(entry.item, held_back=asyncio.get_running_loop().create_future())
+            self._tasks.spawn(self._take_for_all(limited), "take places")
+        for entry in fresh:
+            self._begin(entry)
         return repeats
+
+    def _take(self, entry: Entry) -> bool:
+        """Whether it finds a place under its limits as this instance counts; one that does not is held back."""
+        reason = self._limits.take(entry.taking)
+        if reason is None:
+            return True
+        if entry.leased:
+            self._worker.release(entry.item.community_id)
+        entry.suppressed = reason
+        self._tasks.spawn(self._interactions.hold_back(entry.item.interaction_id, reason), "hold back")
+        return False
+
+    async def _take_for_all(self, entries: list[Entry]) -> None:
+        """As all instances count; a worker hears of it from `held_back`, what waits for one is held back here."""
+        reasons: list[str | None] = [None] * len(entries)
+        try:
+            reasons = await self._limits.take_for_all([entry.taking for entry in entries])
+        finally:
+            for entry, reason in zip(entries, reasons, strict=True):
+                if entry.item.held_back is not None:
+                    entry.item.held_back.set_result(reason)
+        for entry, reason in zip(entries, reasons, strict=True):
+            if reason and not entry.leased:
+                await self._interactions.hold_back(entry.item.interaction_id, reason)
 
     def _begin(self, entry: Entry) -> None:
         item = entry.item
-        if entry.leased:
+        if entry.leased and not entry.suppressed:
             self._worker.start(item)
         elif not entry.suppressed:
             self._worker.wake(item.community_id)
@@ -139,6 +177,7 @@ class Intake:
             community=str(item.community_id),
             interaction=str(item.interaction_id),
             result="SUPPRESSED" if entry.suppressed else "ACCEPTED",
+            reason=entry.suppressed,
         )
 
     def _result(self, entry: Entry, repeat: Repeat | None) -> Result:

@@ -6,6 +6,7 @@ A row that is worked on is leased; every claim raises its fence, and a write wit
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import orjson
 from services.database import Database
 from services.events import ChatEvent
 from services.group_commit import GroupCommit
+from services.limits import Taking
 from services.tasks import Tasks
 from services.triggers import Trigger
 
@@ -57,6 +59,7 @@ class Interaction:
     request_id: str | None = None
     reply: Reply | None = None
     answered: float = 0.0
+    held_back: asyncio.Future[str | None] | None = None  # the limit that holds it back after all, once it is known
 
     @property
     def age(self) -> float:
@@ -73,6 +76,7 @@ class Entry:
     dedupe_key: str
     event_hash: bytes
     repeat_seconds: float
+    taking: Taking
     suppressed: str | None = None
     leased: bool = False
 
@@ -258,6 +262,11 @@ class Interactions:
         row = {"entity_id": entity_id, "dedupe_key": event_id and given_key(event_id), "user_id": user_id}
         async with self._database.connection() as connection:
             return [row["interaction_id"] async for row in self._queries.cancel_interactions(connection, **row)]
+
+    async def hold_back(self, interaction_id: UUID, reason: str) -> None:
+        """Suppress what is not to be answered after all, whoever has taken it up meanwhile."""
+        async with self._database.connection() as connection:
+            await self._queries.hold_back_interaction(connection, interaction_id=interaction_id, reason=reason)
 
     async def redrive(self, community_id: UUID | None) -> int:
         """Offer undeliverable replies once more, of one community or of all; how many."""

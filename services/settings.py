@@ -26,6 +26,9 @@ _RANGE = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
 Words = Annotated[list[Word], Field(max_length=MAX_WORDS)]
 
+Span = Annotated[float, Field(ge=0, le=86_400)]
+Count = Annotated[int, Field(ge=0, le=10_000)]
+
 
 def _check_pattern(pattern: str) -> str:
     compile_pattern(pattern)
@@ -120,6 +123,15 @@ class CommunitySettings(BaseModel):
     context_history_limit: Annotated[int, Field(ge=0, le=100)] = Field(
         description="Exchanges of a user that a prompt shows."
     )
+    user_cooldown: Span = Field(description="Seconds between two replies to one user; 0: none. Events do not count.")
+    greeting_cooldown: Span = Field(description="Seconds until the same user is greeted again; 0: none.")
+    channel_replies: Count = Field(description="Replies in a channel in `channel_seconds`; 0: any number.")
+    channel_seconds: Span = Field(description="See there.")
+    community_replies: Count = Field(
+        description="Replies in all channels together in `community_seconds`; 0: any number."
+    )
+    community_seconds: Span = Field(description="See there.")
+
     store_content: bool = Field(description="Keep the texts of chat and replies, encrypted.")
     retention_days: Annotated[int, Field(ge=1, le=3650)] = Field(description="Days that kept texts are kept.")
 
@@ -161,6 +173,12 @@ def of_environment(settings: Settings) -> dict[str, Any]:
         "quiet_until": 0,
         "enable_chat_context": settings.enable_chat_context,
         "context_history_limit": settings.context_history_limit,
+        "user_cooldown": 10.0,
+        "greeting_cooldown": 1800.0,
+        "channel_replies": 20,
+        "channel_seconds": 30.0,
+        "community_replies": 60,
+        "community_seconds": 60.0,
         "store_content": False,
         "retention_days": 30,
     }

@@ -24,6 +24,7 @@ from services.jwts import Jwts
 from services.keys import Keys
 from services.leases import Leases
 from services.ledger import Ledger
+from services.limits import Limits
 from services.logs import Log
 from services.metrics import Metrics
 from services.retention import Retention
@@ -31,6 +32,7 @@ from services.router_service import DevRouter, HttpRouter
 from services.settings import of_environment
 from services.settings_store import SettingsStore
 from services.tasks import Tasks
+from services.valkey import Valkey
 from services.vault import Vault
 from services.webhooks import signing_key
 from services.worker import Worker
@@ -48,7 +50,9 @@ class Sidecast:
         self.trusted_proxies = [ip_network(entry, strict=False) for entry in settings.trusted_proxies]
         self.intake_keys = [signing_key(secret.get_secret_value()) for secret in settings.intake_secret]
         self.database = Database(settings.database_url, log)
-        self.cache = CacheManager(settings, log)
+        self.valkey = Valkey(settings.redis_url, log)
+        self.cache = CacheManager(self.valkey, settings.context_ttl)
+        self.limits = Limits(self.valkey)
         self.ledger = Ledger(self.database, log)
         self.vault = Vault(settings)
         self.chains = Chains(settings, self.vault, self.metrics, log)
@@ -84,9 +88,9 @@ class Sidecast:
             log,
         )
         secret = settings.secret_key.get_secret_value()
-        self.intake = Intake(secret, self.communities, self.interactions, worker, tasks, self.metrics, log)
+        self.intake = Intake(secret, self.communities, self.limits, self.interactions, worker, tasks, self.metrics, log)
         self._retention = Retention(self.interactions, settings.journal_retention, log)
-        self.health = HealthService(self.database, self.cache, self.chains, self.router)
+        self.health = HealthService(self.database, self.valkey, self.chains, self.router)
 
     async def open(self) -> None:
         """Raises DatabaseUnavailable or MigrationError."""
@@ -114,7 +118,7 @@ class Sidecast:
         await self._tasks.drain(0.1)
         await self._renewing.drain(0.1)
         await self._leases.hand_back()
-        parts = (self.changes, self._jwts, self.router, self.chains, self.cache, self.database)
+        parts = (self.changes, self._jwts, self.router, self.chains, self.valkey, self.database)
         for close in (self.ledger.flush, self.keys.note_used, *(part.close for part in parts)):
             try:
                 async with asyncio.timeout(CLOSE_SECONDS):

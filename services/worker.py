@@ -156,6 +156,10 @@ class Worker:
         if reply is None:
             await self._deliveries.end(item, "expired", "reply_ttl", timings)
             return None
+        held_back = await item.held_back if item.held_back is not None else None
+        if held_back:
+            await self._deliveries.end(item, "suppressed", held_back, timings)
+            return None
         timings["answered"] = _ms(item.received)
         if not await self._leases.persist(lambda: self._interactions.answer(item, reply, timings)):
             self._log.info("interaction.lost_lease", "it was cancelled or another instance has it", result="DROPPED")

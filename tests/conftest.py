@@ -23,6 +23,7 @@ from redis.asyncio import Redis
 from app import create_app
 from config import Settings, load_settings
 from services.router_service import DevRouter
+from services.settings import DEFAULTS
 from services.sidecast import Sidecast
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -99,6 +100,9 @@ class Service:
         return list(self.sidecast.router.messages)
 
 
+# What tests post has nothing of a chat's pace; those of limits set their own.
+NO_LIMITS = dict.fromkeys(("user_cooldown", "greeting_cooldown", "channel_replies", "community_replies"), 0)
+
 MakeService = Callable[..., Awaitable[Service]]
 
 
@@ -129,6 +133,7 @@ async def make_service(parts: dict[str, str], redis: Redis) -> AsyncIterator[Mak
         sidecast: Sidecast = app.extensions["sidecast"]
         await sidecast.open()
         opened.append(sidecast)
+        await sidecast.settings_store.change(DEFAULTS, NO_LIMITS, None, "tests")
         return Service(app, sidecast, app.test_client())
 
     yield make

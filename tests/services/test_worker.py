@@ -12,6 +12,7 @@ import pytest
 from services.events import ChatEvent
 from services.ids import new_id
 from services.interactions import Entry, Interaction, Interactions
+from services.limits import Taking
 from services.tasks import Tasks
 from tests.conftest import MakeService, Service, event
 from tests.stubs.openai import StubOpenAI
@@ -110,7 +111,15 @@ async def crash(service: Service, lease_seconds: float = 0.001, **fields: Any) -
     trigger = community.triggers.match(chat)
     assert trigger is not None
     item = Interaction(new_id(), community.community_id, chat, trigger, 0.0)
-    entry = Entry(item, chat.model_dump_json(), f"id:{item.interaction_id}", b"hash", 60, leased=True)
+    entry = Entry(
+        item,
+        chat.model_dump_json(),
+        f"id:{item.interaction_id}",
+        b"hash",
+        60,
+        Taking(item.interaction_id, ()),
+        leased=True,
+    )
     killed = Interactions(service.sidecast.database, Tasks(service.sidecast.log), uuid4(), lease_seconds)
     assert await killed.insert([entry]) == [None]
     return str(item.interaction_id)

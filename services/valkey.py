@@ -1,0 +1,92 @@
+"""Valkey (or Redis), shared by all who keep there what may be lost; while it is away each goes on from memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from config import VALKEY_TIMEOUT
+from services.logs import Log
+
+MAX_CONNECTIONS = 20
+PAUSE_SECONDS = 1.0
+
+Result = TypeVar("Result")
+
+
+class ValkeyAway(Exception):
+    """It does not answer, or there is none."""
+
+
+class Valkey:
+    """One client. Where it failed it is not asked for a second; when that begins and ends is logged."""
+
+    def __init__(self, url: str, log: Log) -> None:
+        self._client = _connect(url) if url else None
+        self._log = log
+        self._away_since: float | None = None
+        self._retry_at = 0.0
+
+    @property
+    def is_set(self) -> bool:
+        return self._client is not None
+
+    async def run(self, command: Callable[[Redis], Awaitable[Result]], limit: float = VALKEY_TIMEOUT) -> Result:
+        """What a command answers, within `limit` seconds. Raises ValkeyAway."""
+        if self._client is None or time.monotonic() < self._retry_at:
+            raise ValkeyAway
+        try:
+            async with asyncio.timeout(limit):
+                result = await command(self._client)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._note_away(error)
+            raise ValkeyAway from error
+        self._note_back()
+        return result
+
+    def script(self, text: str) -> Any:
+        """A Lua script, to be called with the client of `run`."""
+        return self._client.register_script(text) if self._client is not None else None
+
+    async def ping(self) -> None:
+        """Raises RedisError or OSError."""
+        if self._client is not None:
+            await self._client.ping()
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _note_away(self, error: BaseException) -> None:
+        self._retry_at = time.monotonic() + PAUSE_SECONDS
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            message = f"Valkey does not answer ({type(error).__name__}); each instance goes on from its own memory"
+            self._log.error("valkey.away", message, result="ERROR")
+
+    def _note_back(self) -> None:
+        if self._away_since is not None:
+            seconds = round(time.monotonic() - self._away_since, 1)
+            self._away_since = None
+            self._log.system("valkey.back", f"Valkey answers again after {seconds} s", result="SUCCESS")
+
+
+def _connect(url: str) -> Redis:
+    """A client that waits for a free connection, gives up soon, and tries a dead connection once more."""
+    pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=MAX_CONNECTIONS,
+        timeout=VALKEY_TIMEOUT,
+        socket_timeout=VALKEY_TIMEOUT,
+        socket_connect_timeout=VALKEY_TIMEOUT,
+        retry=Retry(NoBackoff(), 1),
+        decode_responses=True,
+    )
+    return Redis.from_pool(pool)
