@@ -1,4 +1,4 @@
-"""Communities, their channels, what became of their interactions, and what was changed."""
+"""Communities, their channels, and what became of their interactions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
+import click
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from quart import Blueprint
+from quart.cli import ScriptInfo, pass_script_info
 
+from routes import command
 from routes.body import read_body, read_query
 from routes.connection import BASE
 from routes.context import known_community, not_found, own_community, require, sidecast, success
@@ -16,6 +19,7 @@ from routes.errors import APIError
 from services.communities import Listed
 from services.events import Name
 from services.keys import ADMIN, COMMUNITY
+from services.sidecast import Sidecast
 
 blueprint = Blueprint("communities", __name__, url_prefix=BASE)
 MAX_ENTITIES = 100
@@ -39,23 +43,21 @@ class CommunityChange(BaseModel):
     entities: Annotated[list[Name], Field(max_length=MAX_ENTITIES)] = []
 
 
-class _Page(BaseModel):
+class Page(BaseModel):
+    """A part of a list, of one community where one is named."""
+
     model_config = ConfigDict(extra="forbid")
 
     community_id: str | None = None
     limit: int = Field(100, ge=1, le=1000)
 
 
-class _Communities(_Page):
+class _Communities(Page):
     after: UUID = UUID(int=0)
 
 
-class _History(_Page):
+class _History(Page):
     before: AwareDatetime | None = None
-
-
-class _Audit(_Page):
-    before: int = Field(2**63 - 1, ge=1)
 
 
 @blueprint.get("/communities")
@@ -102,15 +104,19 @@ async def get_history() -> dict[str, Any]:
     return success({"interactions": found})
 
 
-@blueprint.get("/audit")
-async def get_audit() -> dict[str, Any]:
-    """Who changed what, the newest first."""
-    principal = await require(COMMUNITY)
-    page = read_query(_Audit)
-    community_id = await known_community(principal, page.community_id)
-    entries = await sidecast().audit.entries(community_id, page.before, page.limit)
-    rows = [vars(entry) | {"community_id": entry.community_id and str(entry.community_id)} for entry in entries]
-    return success({"entries": rows})
+@blueprint.cli.command("list")
+@pass_script_info
+def list_communities(info: ScriptInfo) -> None:
+    """All communities: id, name, channels."""
+
+    async def listed(services: Sidecast) -> list[Listed]:
+        found: list[Listed] = []
+        while page := await services.communities.page(None, found[-1].community_id if found else UUID(int=0), 1000):
+            found += page
+        return found
+
+    for community in command.run(info, listed):
+        click.echo(f"{community.community_id}\t{community.name}\t{' '.join(community.entities)}")
 
 
 def _listed(community: Listed) -> dict[str, Any]:

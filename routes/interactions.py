@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 from uuid import UUID
 
 import click
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from quart import Blueprint
 from quart.cli import ScriptInfo, pass_script_info
 
+from routes import command
 from routes.body import details, read_signed
 from routes.connection import BASE, BATCH_PATH
 from routes.context import headers, request_id, require, sidecast, success
@@ -21,7 +21,6 @@ from services.events import ChatEvent, Name
 from services.intake import Closed, Conflict, Receipt, Result
 from services.interactions import Outcome
 from services.keys import COMMUNITY, SERVICE
-from services.sidecast import Sidecast
 
 blueprint = Blueprint("interactions", __name__, url_prefix=BASE)
 MAX_ID = 255
@@ -113,16 +112,8 @@ async def get_interaction(interaction_id: str) -> dict[str, Any]:
 @pass_script_info
 def redrive(info: ScriptInfo, community: UUID | None) -> None:
     """Offer replies that the router did not take once more."""
-    services = cast(Sidecast, info.load_app().extensions["sidecast"])
-
-    async def run() -> int:
-        await services.database.open()
-        try:
-            return await services.interactions.redrive(community)
-        finally:
-            await services.database.close()
-
-    click.echo(f"{asyncio.run(run())} replies are offered to the router again")
+    count = command.run(info, lambda services: services.interactions.redrive(community))
+    click.echo(f"{count} replies are offered to the router again")
 
 
 async def _accept(events: list[ChatEvent], dedupe_id: str | None) -> list[Result]:

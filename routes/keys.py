@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
+import click
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from quart import Blueprint, request
+from quart.cli import ScriptInfo, pass_script_info
 
+from routes import command
 from routes.body import read_body, read_query
 from routes.connection import BASE
 from routes.context import known_community, require, sidecast, success
 from routes.errors import APIError
 from services.keys import COMMUNITY, ROLES
+from services.sidecast import Sidecast
 
 blueprint = Blueprint("keys", __name__, url_prefix=BASE)
 MAX_OVERLAP = 30 * 86_400
@@ -75,6 +79,58 @@ async def delete_key(key_id: str) -> dict[str, Any]:
     if key is None:
         raise APIError(404, "NOT_FOUND", "There is no such key.")
     return success(key.as_dict())
+
+
+@blueprint.cli.command("create")
+@click.option("--role", required=True, help="admin, service or community:<id>")
+@click.option("--label", default="", help="what it is for")
+@click.option("--days", type=click.IntRange(1, 3650), help="how long it is valid; for ever where not given")
+@pass_script_info
+def create(info: ScriptInfo, role: str, label: str, days: int | None) -> None:
+    """Issue a key and print it, this once."""
+    kind, _, community = role.partition(":")
+    if kind not in ROLES or (kind == COMMUNITY) != bool(community):
+        raise click.BadParameter("must be admin, service or community:<id>", param_hint="--role")
+    expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
+
+    async def issue(services: Sidecast) -> str:
+        community_id = UUID(community) if community else None
+        if community_id and await services.communities.get(community_id) is None:
+            raise click.BadParameter("there is no such community", param_hint="--role")
+        _, text = await services.keys.issue(kind, community_id, label, expires_at, command.ACTOR)
+        return text
+
+    try:
+        click.echo(command.run(info, issue))
+    except ValueError:
+        raise click.BadParameter("the community's id is none", param_hint="--role") from None
+
+
+@blueprint.cli.command("list")
+@pass_script_info
+def list_keys(info: ScriptInfo) -> None:
+    """All keys: id, first characters, role, label, last use, end."""
+    for key in command.run(info, lambda services: services.keys.of(None)):
+        about = key.as_dict()
+        end = about["revoked_at"] or about["expires_at"] or "-"
+        click.echo(
+            "\t".join(
+                str(part)
+                for part in (key.key_id, key.prefix, about["role"], key.label, about["last_used_at"] or "-", end)
+            )
+        )
+
+
+@blueprint.cli.command("revoke")
+@click.argument("key_id", type=click.UUID)
+@click.option("--overlap", type=click.FloatRange(0, MAX_OVERLAP), default=0, help="seconds in which it still works")
+@pass_script_info
+def revoke(info: ScriptInfo, key_id: UUID, overlap: float) -> None:
+    """End a key."""
+    key = command.run(info, lambda services: services.keys.revoke(key_id, None, overlap, command.ACTOR))
+    if key is None:
+        raise click.ClickException("there is no such key")
+    click.echo(f"{key.prefix}… ends {'in ' + format(overlap, 'g') + ' s' if overlap else 'now'}")
 
 
 def _bad(field: str, problem: str) -> APIError:

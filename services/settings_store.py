@@ -16,7 +16,7 @@ from services.changes import Changes
 from services.communities import COMMUNITY, Communities
 from services.database import Database
 from services.settings import DEFAULTS, CommunitySettings, resolve
-from services.vault import Vault
+from services.vault import Unreadable, Vault
 
 if TYPE_CHECKING:
     from services.database import Connection
@@ -123,6 +123,27 @@ class SettingsStore:
             await self._audit.note(connection, actor, "settings.changed", about, details | {"version": written})
             await change.tell(f"{COMMUNITY}:{community_id}")
         return View(community_id, written, settings, tuple(sorted(own)), bool(sealed))
+
+    async def rotate_keys(self, actor: str) -> tuple[int, int]:
+        """Seal all keys of communities with the newest secret; how many were, and how many could not be read."""
+        async with self._database.connection() as connection:
+            rows = [row async for row in self._queries.select_sealed(connection)]
+        rotated = lost = 0
+        for row in rows:
+            try:
+                sealed = self._vault.rotate(row["sealed_key"])
+            except Unreadable:
+                lost += 1
+                continue
+            async with self._changes.transaction() as change:
+                about = {"community_id": row["community_id"], "before": row["sealed_key"], "sealed_key": sealed}
+                await self._queries.update_sealed(change.connection, **about)
+                await change.tell(f"{COMMUNITY}:{row['community_id']}")
+            rotated += 1
+        async with self._changes.transaction() as change:
+            details = {"rotated": rotated, "unreadable": lost}
+            await self._audit.note(change.connection, actor, "secrets.rotated", None, details)
+        return rotated, lost
 
     async def _exists(self, connection: Connection, community_id: UUID) -> bool:
         if community_id == DEFAULTS:

@@ -106,6 +106,13 @@ async def test_the_readme_lists_every_endpoint(make_service: MakeService) -> Non
         assert listed in readme, f"README.md lacks {path}"
 
 
+async def test_the_readme_lists_every_command(make_service: MakeService) -> None:
+    readme = (PROJECT / "README.md").read_text()
+    for group in (await make_service()).app.blueprints.values():
+        for name in group.cli.commands:
+            assert re.search(rf"`(scripts/sidecast )?{group.name} {name}\b", readme), f"{group.name} {name}"
+
+
 def test_the_readme_lists_every_setting_of_a_community() -> None:
     readme = (PROJECT / "README.md").read_text()
     for name, field in CommunitySettings.model_fields.items():

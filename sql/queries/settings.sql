@@ -14,3 +14,11 @@ update settings
 set version = version + 1, own = :own, sealed_key = :sealed_key, changed_at = now()
 where community_id = :community_id
 returning version;
+
+-- name: select_sealed()
+-- All sealed keys; few, and asked for by hand.
+select community_id, sealed_key from settings where sealed_key is not null order by community_id;
+
+-- name: update_sealed(community_id, before, sealed_key)!
+-- The same key, sealed anew, unless it was changed meanwhile.
+update settings set sealed_key = :sealed_key where community_id = :community_id and sealed_key = :before;
