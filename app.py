@@ -20,7 +20,7 @@ from quart import Quart, Response
 from quart.json.provider import DefaultJSONProvider
 
 from config import MAX_COMPLETION_BYTES, ConfigError, Settings, load_running_settings, load_settings
-from routes import audit, communities, dev, health, interactions, keys, openai, secrets, stream, usage
+from routes import audit, communities, dev, health, interactions, keys, openai, secrets, stream, usage, users
 from routes import config as settings_routes
 from routes.connection import App
 from routes.errors import register_error_handlers
@@ -51,7 +51,20 @@ def create_app(settings: Settings | None = None) -> Quart:
     log = open_log(settings)
     services = Sidecast(settings, log)
     app.extensions["sidecast"] = services
-    for room in (interactions, openai, stream, settings_routes, communities, keys, audit, usage, secrets, health, dev):
+    for room in (
+        interactions,
+        openai,
+        stream,
+        settings_routes,
+        communities,
+        keys,
+        users,
+        audit,
+        usage,
+        secrets,
+        health,
+        dev,
+    ):
         app.register_blueprint(room.blueprint)
     register_error_handlers(app, log)
     return app

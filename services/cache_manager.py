@@ -15,11 +15,13 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
+from services.changes import Changes
 from services.valkey import Valkey, ValkeyAway
 
 MAX_USERS = 10_000
 MAX_TEXT = 1_000
 MAX_EXCHANGES = 100
+FORGOTTEN = "forgotten"
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ class UserKey:
 class CacheManager:
     """Conversations of the last `CONTEXT_TTL` seconds; how many exchanges of a user, the community says."""
 
-    def __init__(self, valkey: Valkey, ttl: float) -> None:
+    def __init__(self, valkey: Valkey, changes: Changes, ttl: float) -> None:
         self._valkey = valkey
+        changes.listeners.append(self._hear)
+        self._forgotten: OrderedDict[str, float] = OrderedDict()
         self._ttl = ttl
         self._memory: OrderedDict[UserKey, tuple[float, list[Exchange]]] = OrderedDict()
         self._loading: dict[UserKey, asyncio.Future[list[Exchange]]] = {}
@@ -78,16 +82,36 @@ class CacheManager:
         until, exchanges = self._memory.get(user, (0.0, []))
         return exchanges if until > time.monotonic() else None
 
-    async def remember(self, user: UserKey, said: str, answered: str, limit: int) -> None:
-        """Add an exchange; the oldest one beyond the limit goes."""
-        if not limit:
+    async def remember(self, user: UserKey, exchange: Exchange, since: float, limit: int) -> None:
+        """Add an exchange that began at `since`; the oldest one beyond the limit goes."""
+        if not limit or self._forgotten.get(str(user), 0.0) > since:
             return
-        exchange = Exchange(said[:MAX_TEXT], answered[:MAX_TEXT])
+        exchange = Exchange(exchange.said[:MAX_TEXT], exchange.answered[:MAX_TEXT])
         await self.history(user, limit)
         # Read again without waiting in between, so that two answers in flight both stay.
         _, known = self._memory.get(user, (0.0, []))
         self._keep(user, [*known, exchange][-limit:])
         await self._write(user, exchange, limit)
+
+    def change_of(self, user: UserKey) -> str:
+        """What to tell every instance when a user is forgotten."""
+        return f"{FORGOTTEN}:{user}"
+
+    async def forget(self, user: UserKey) -> None:
+        """Let go of what is kept for all instances."""
+        with contextlib.suppress(ValkeyAway):
+            await self._valkey.run(lambda client: client.delete(str(user)))
+
+    def _hear(self, what: str) -> None:
+        """A user is forgotten: what is kept here goes, and what was begun before is not kept any more."""
+        kind, _, name = what.partition(":")
+        if kind != FORGOTTEN:
+            return
+        for user in [user for user in self._memory if str(user) == name]:
+            del self._memory[user]
+        self._forgotten[name] = time.monotonic()
+        while len(self._forgotten) > MAX_USERS:
+            self._forgotten.popitem(last=False)
 
     def _keep(self, user: UserKey, exchanges: list[Exchange]) -> None:
         self._memory[user] = (time.monotonic() + self._ttl, exchanges)

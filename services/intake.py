@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from uuid import UUID
 
+from services.commands import read_command
 from services.communities import Communities, Community, UnknownEntity
 from services.events import ChatEvent
 from services.group_commit import GroupCommit
@@ -17,7 +18,7 @@ from services.limits import Limits, Taking, limits_of
 from services.logs import Log, UserHash
 from services.metrics import Metrics
 from services.tasks import Tasks
-from services.triggers import Trigger
+from services.triggers import COMMAND, Trigger
 from services.worker import Worker
 
 # How long a repeat is recognised: an id that was given, and an event without one by all its fields.
@@ -83,19 +84,18 @@ class Intake:
         if self.closed:
             raise Closed
         received = time.monotonic()
+        communities = await self._communities.of(events)
         for event in events:
             if event.message_type in LIVE:
                 await self._communities.note_live(event.entity_id, live=LIVE[event.message_type])
-        communities = await self._communities.of(events)
+                communities = await self._communities.of(events)
         results: list[Result] = []
         entries: dict[int, Entry] = {}
         for number, event in enumerate(events):
             community = communities.get(event.entity_id)
             results.append(_NOTHING if community else UnknownEntity(event.entity_id))
-            if community is None or not community.speaks(live=self._communities.is_live(event.entity_id)):
-                continue
-            trigger = community.triggers.match(event)
-            if trigger:
+            trigger = self._trigger(event, community) if community else None
+            if community and trigger:
                 item = Interaction(new_id(), community.community_id, event, trigger, received, request_id=request_id)
                 entries[number] = self._entry(item, community, event.event_id or dedupe_id)
         self._untriggered.inc(results.count(_NOTHING) - len(entries))
@@ -107,6 +107,15 @@ class Intake:
             for (number, entry), repeat in zip(entries.items(), repeats, strict=True):
                 results[number] = self._result(entry, repeat)
         return results
+
+    def _trigger(self, event: ChatEvent, community: Community) -> Trigger | None:
+        """Why an event is answered; a command is, also by a co-host that is off."""
+        command = read_command(event)
+        if command is not None:
+            return Trigger(COMMAND, command.text)
+        if not community.speaks(live=self._communities.is_live(event.entity_id)):
+            return None
+        return community.triggers.match(event)
 
     def _entry(self, item: Interaction, community: Community, dedupe_id: str | None) -> Entry:
         taking = Taking(item.interaction_id, limits_of(item.community_id, community.settings, item.event, item.trigger))

@@ -183,7 +183,7 @@ class Interactions:
         """Up to `rows` interactions of a community that ended before a moment, the last first."""
         page = {"community_id": community_id, "before": before, "rows": rows}
         async with self._database.connection() as connection:
-            return [_told(dict(row)) async for row in self._queries.select_history(connection, **page)]
+            return [told(dict(row)) async for row in self._queries.select_history(connection, **page)]
 
     async def claim_waiting(self, slots: int, share: int, rooms: dict[UUID, int]) -> list[Interaction]:
         """Take up to `slots` that wait, at most `share` of one community, or its room where `rooms` has one."""
@@ -279,16 +279,22 @@ class Interactions:
             return int(await self._queries.delete_ended(connection, seconds=seconds, rows=rows))
 
 
-def _told(row: dict[str, Any]) -> dict[str, Any]:
+def told(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the API tells it."""
     event = json.loads(row.pop("event") or "{}")
     trigger = {"type": row.pop("trigger_type"), "match": row.pop("trigger_match")}
-    told = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
-    return told | {
-        "interaction_id": str(row["interaction_id"]),
+    plain = {name: _plain(value) for name, value in row.items()}
+    return plain | {
         "trigger": trigger,
         "timings": json.loads(row["timings"]),
         "message": event.get("message_content"),
     }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else value
 
 
 def _by_id(of: _Answer | _End) -> UUID:

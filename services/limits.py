@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from services.events import ChatEvent
 from services.settings import CommunitySettings
-from services.triggers import Trigger
+from services.triggers import COMMAND, Trigger
 from services.valkey import Valkey, ValkeyAway
 
 # A reply that is made meanwhile waits for it.
@@ -66,10 +66,10 @@ class Taking:
 
 def limits_of(community_id: UUID, settings: CommunitySettings, event: ChatEvent, trigger: Trigger) -> tuple[Limit, ...]:
     """Which limits an event of a community falls under."""
-    if trigger.type == "command":
+    if trigger.type == COMMAND:
         return ()
-    base = f"sidecast:{{{community_id}}}:limit:"
-    user, channel = f"{base}user:{event.platform}:{event.user_id}", f"{base}channel:{event.entity_id}"
+    base = _base(community_id)
+    user, channel = user_key(community_id, event.platform, event.user_id), f"{base}channel:{event.entity_id}"
     found = [
         Limit("channel_limit", channel, settings.channel_replies, settings.channel_seconds),
         Limit("community_limit", f"{base}all", settings.community_replies, settings.community_seconds),
@@ -81,6 +81,15 @@ def limits_of(community_id: UUID, settings: CommunitySettings, event: ChatEvent,
     if _BOT_NAME.search(event.username):
         found.append(Limit("bot_chain", f"{channel}:bots", BOT_CHAIN, BOT_SECONDS))
     return tuple(limit for limit in found if limit.count and limit.seconds)
+
+
+def user_key(community_id: UUID, platform: str, user_id: str) -> str:
+    """What a user is counted by in a community."""
+    return f"{_base(community_id)}user:{platform}:{user_id}"
+
+
+def _base(community_id: UUID) -> str:
+    return f"sidecast:{{{community_id}}}:limit:"
 
 
 class Limits:
@@ -121,6 +130,17 @@ class Limits:
                 self._full_until[limit.key] = time.monotonic() + min(limit.seconds, FULL_SECONDS)
                 _keep(self._full_until, limit.key)
         return [reasons.get(taking.interaction_id) for taking in takings]
+
+    async def forget(self, community_id: UUID, platform: str, user_id: str) -> None:
+        """Let go of what is counted for a user."""
+        user = user_key(community_id, platform, user_id)
+        keys = [user, f"{user}:greeting"]
+        for key in keys:
+            self._places.pop(key, None)
+        try:
+            await self._valkey.run(lambda client: client.delete(*keys))
+        except ValkeyAway:
+            pass  # they end by themselves
 
     async def _ask(self, client: Redis, takings: list[Taking]) -> list[int]:
         """For each the number of the limit that is full, or 0."""

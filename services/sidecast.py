@@ -13,6 +13,7 @@ from services.audit import Audit
 from services.cache_manager import CacheManager
 from services.chains import Chains
 from services.changes import Changes
+from services.commands import Commands
 from services.communities import Communities
 from services.database import Database
 from services.deliveries import Deliveries
@@ -25,8 +26,9 @@ from services.keys import Keys
 from services.leases import Leases
 from services.ledger import Ledger
 from services.limits import Limits
-from services.logs import Log
+from services.logs import Log, UserHash
 from services.metrics import Metrics
+from services.privacy import Privacy
 from services.retention import Retention
 from services.router_service import DevRouter, HttpRouter
 from services.settings import of_environment
@@ -51,7 +53,8 @@ class Sidecast:
         self.intake_keys = [signing_key(secret.get_secret_value()) for secret in settings.intake_secret]
         self.database = Database(settings.database_url, log)
         self.valkey = Valkey(settings.redis_url, log)
-        self.cache = CacheManager(self.valkey, settings.context_ttl)
+        self.changes = Changes(self.database)
+        self.cache = CacheManager(self.valkey, self.changes, settings.context_ttl)
         self.limits = Limits(self.valkey)
         self.ledger = Ledger(self.database, log)
         self.vault = Vault(settings)
@@ -63,7 +66,6 @@ class Sidecast:
         self.gateway = Gateway(self.ai, tasks, log)
         self._renewing = Tasks(log)  # apart, since leases are renewed while the rest is drained
         self._leases = Leases(self.interactions, settings.lease_seconds, log)
-        self.changes = Changes(self.database)
         self.audit = Audit(self.database)
         self.communities = Communities(
             self.database, self.changes, self.audit, of_environment(settings), auto_register=settings.auto_register
@@ -74,6 +76,9 @@ class Sidecast:
         self.settings_store = SettingsStore(
             self.database, self.communities, self.chains, self.vault, self.audit, self.changes
         )
+        secret = settings.secret_key.get_secret_value()
+        hash_user = UserHash(secret)
+        self.privacy = Privacy(self.database, self.cache, self.limits, self.audit, self.changes, hash_user)
         deliveries = Deliveries(settings, self.interactions, self._leases, self.router, self.metrics, log)
         self._worker = worker = Worker(
             settings,
@@ -81,13 +86,13 @@ class Sidecast:
             self._leases,
             self.communities,
             self.cache,
+            Commands(self.settings_store, self.privacy, hash_user),
             self.ai,
             deliveries,
             tasks,
             self.metrics,
             log,
         )
-        secret = settings.secret_key.get_secret_value()
         self.intake = Intake(secret, self.communities, self.limits, self.interactions, worker, tasks, self.metrics, log)
         self._retention = Retention(self.interactions, settings.journal_retention, log)
         self.health = HealthService(self.database, self.valkey, self.chains, self.router)

@@ -16,6 +16,9 @@ from services.settings import CommunitySettings, compile_pattern
 _ADDRESS = re.compile(r"\S+://\S+")
 
 
+COMMAND = "command"
+
+
 @dataclass(frozen=True)
 class Trigger:
     """Why an event is answered: the `type`, as the API names it, and as `match` the word that did it."""

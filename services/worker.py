@@ -18,7 +18,8 @@ from structlog.contextvars import bound_contextvars
 
 from config import Settings
 from services.ai_service import AIService, NoAnswer
-from services.cache_manager import CacheManager, UserKey
+from services.cache_manager import CacheManager, Exchange, UserKey
+from services.commands import Commands
 from services.communities import Communities, Community
 from services.database import DatabaseUnavailable
 from services.deliveries import Deliveries
@@ -30,6 +31,7 @@ from services.metrics import Metrics
 from services.prompts import build_prompt, what_was_said
 from services.replies import canned_text, fit
 from services.tasks import Tasks
+from services.triggers import COMMAND
 
 CLAIM_SECONDS = 1.0
 RESERVED = 0.25
@@ -53,6 +55,7 @@ class Worker:
         leases: Leases,
         communities: Communities,
         cache: CacheManager,
+        commands: Commands,
         ai: AIService,
         deliveries: Deliveries,
         tasks: Tasks,
@@ -64,6 +67,7 @@ class Worker:
         self._leases = leases
         self._communities = communities
         self._cache = cache
+        self._commands = commands
         self._ai = ai
         self._deliveries = deliveries
         self._tasks = tasks
@@ -152,7 +156,8 @@ class Worker:
         if community is None:
             await self._deliveries.end(item, "suppressed", "community_gone", timings)
             return None
-        reply = await self._compose(item, community, timings)
+        compose = self._obey if item.trigger.type == COMMAND else self._compose
+        reply = await compose(item, community, timings)
         if reply is None:
             await self._deliveries.end(item, "expired", "reply_ttl", timings)
             return None
@@ -164,11 +169,17 @@ class Worker:
         if not await self._leases.persist(lambda: self._interactions.answer(item, reply, timings)):
             self._log.info("interaction.lost_lease", "it was cancelled or another instance has it", result="DROPPED")
             return None
-        if not reply.fallback:
-            exchange = what_was_said(item.event), reply.text
-            remembering = self._cache.remember(user, *exchange, community.settings.remembered)
+        if not reply.fallback and item.trigger.type != COMMAND:
+            exchange = Exchange(what_was_said(item.event), reply.text)
+            remembering = self._cache.remember(user, exchange, item.received, community.settings.remembered)
             self._tasks.spawn(remembering, "remember")
         return dataclasses.replace(item, reply=reply, deliveries=1, answered=time.monotonic())
+
+    async def _obey(self, item: Interaction, community: Community, _timings: dict[str, float]) -> Reply:
+        """Do what a moderator asks; what to say to it."""
+        prefix = community.settings.response_prefix
+        said = await self._commands.run(item.event, community)
+        return Reply(fit(said, item.event.platform, prefix), prefix)
 
     async def _compose(self, item: Interaction, community: Community, timings: dict[str, float]) -> Reply | None:
         """A model's reply, or the canned one when none answers; None when the time for a reply ran out."""

@@ -54,8 +54,9 @@ where interaction_id = :interaction_id;
 select interaction_id, entity_id, platform, user_id, message_type, state, trigger_type, trigger_match, reason, provider,
     model, prompt_tokens, completion_tokens, attempts, fallback, timings, event, reply, received_at, ended_at
 from interactions
-where community_id = :community_id and ended_at is not null and ended_at < coalesce(:before::timestamptz, 'infinity')
-order by ended_at desc
+where (community_id, ended_at) < (:community_id::uuid, coalesce(:before::timestamptz, 'infinity'))
+    and community_id >= :community_id and ended_at is not null
+order by community_id desc, ended_at desc -- so that no index but the community's gives this order
 limit :rows;
 
 -- name: claim_waiting(slots, share, busy_ids, busy_rooms, owner, lease_seconds)
@@ -210,7 +211,7 @@ returning i.interaction_id;
 update interactions
 set state = 'suppressed', reason = :reason, fence = fence + 1, ended_at = now(), event = null, reply = null,
     lease_owner = null, lease_until = null
-where interaction_id = :interaction_id and ended_at is null and state in ('received', 'answering');
+where interaction_id = :interaction_id and state in ('received', 'answering');
 
 -- name: redrive_interactions(community_id)$
 -- Offer replies that the router did not take once more.
@@ -234,3 +235,38 @@ with old as (
 ),
 gone as (delete from interactions i using old where i.interaction_id = old.interaction_id returning 1)
 select count(*) from gone;
+
+-- name: select_of_user(platform, user_id, community_id)
+-- What is known of a person's interactions, the last first.
+select interaction_id, community_id, entity_id, platform, user_id, message_type, state, trigger_type, trigger_match,
+    reason, provider, model, prompt_tokens, completion_tokens, attempts, fallback, timings, event, reply, received_at,
+    ended_at
+from interactions
+where ended_at is not null and user_id <> '' and user_id = :user_id and platform = :platform
+    and (:community_id::uuid is null or community_id = :community_id)
+order by ended_at desc
+limit 10000;
+
+-- name: cancel_of_user(platform, user_id, community_id)
+-- What is under way for a person is not sent: the fence keeps whoever works on it from writing.
+update interactions
+set state = 'suppressed', reason = 'forgotten', fence = fence + 1, ended_at = now(), event = null, reply = null,
+    lease_owner = null, lease_until = null
+where ended_at is null and user_id = :user_id and platform = :platform and trigger_type <> 'command'
+    and (:community_id::uuid is null or community_id = :community_id)
+returning community_id;
+
+-- name: forget_commander(platform, user_id, community_id)!
+-- A command that is under way, which may be to forget, is answered from its event, which goes when it ends.
+update interactions
+set user_id = '', session_id = ''
+where ended_at is null and user_id = :user_id and platform = :platform and trigger_type = 'command'
+    and (:community_id::uuid is null or community_id = :community_id);
+
+-- name: forget_user(platform, user_id, community_id)
+-- Whose it was is gone, and every text; that it was, and what recognises a repeat of it, stays.
+update interactions
+set user_id = '', session_id = '', event = null, reply = null
+where ended_at is not null and user_id <> '' and user_id = :user_id and platform = :platform
+    and (:community_id::uuid is null or community_id = :community_id)
+returning community_id;

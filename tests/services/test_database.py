@@ -88,6 +88,10 @@ INDEXES = {
     "postpone_delivery": "interactions_pkey",
     "cancel_interactions": "interactions_under_way",
     "delete_ended": "interactions_ended",
+    "hold_back_interaction": "interactions_pkey",
+    "select_history": "interactions_history",
+    "select_of_user": "interactions_by_user",
+    "forget_user": "interactions_by_user",
 }
 
 

@@ -1,0 +1,30 @@
+"""What is known of a person, and forgetting it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quart import Blueprint, request
+
+from routes.connection import BASE
+from routes.context import known_community, require, sidecast, success
+from services.keys import COMMUNITY
+
+blueprint = Blueprint("users", __name__, url_prefix=BASE)
+
+
+@blueprint.get("/users/<platform>/<path:user_id>")
+async def get_user(platform: str, user_id: str) -> dict[str, Any]:
+    """All that is known of a person, in the caller's community, the one that is named, or all."""
+    principal = await require(COMMUNITY)
+    community_id = await known_community(principal, request.args.get("community_id"))
+    return success(await sidecast().privacy.known(platform, user_id, community_id))
+
+
+@blueprint.delete("/users/<platform>/<path:user_id>")
+async def delete_user(platform: str, user_id: str) -> dict[str, Any]:
+    """Forget a person; a receipt of what was removed."""
+    principal = await require(COMMUNITY)
+    community_id = await known_community(principal, request.args.get("community_id"))
+    receipt = await sidecast().privacy.forget(platform, user_id, community_id, principal.name)
+    return success(receipt.as_dict())

@@ -1,0 +1,82 @@
+"""What is known of a person, and forgetting it: journal, conversations and counts, with a receipt."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import UUID
+
+from services.audit import Audit
+from services.cache_manager import CacheManager, UserKey
+from services.changes import Changes
+from services.database import Database
+from services.ids import new_id
+from services.interactions import told
+from services.limits import Limits
+from services.logs import UserHash
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was removed; the audit log has it too, with a keyed hash for the person."""
+
+    receipt_id: str
+    interactions: int
+    cancelled: int
+    conversations: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Privacy:
+    """All raise DatabaseUnavailable."""
+
+    def __init__(
+        self,
+        database: Database,
+        cache: CacheManager,
+        limits: Limits,
+        audit: Audit,
+        changes: Changes,
+        hash_user: UserHash,
+    ) -> None:
+        self._database = database
+        self._queries = database.queries
+        self._cache = cache
+        self._limits = limits
+        self._audit = audit
+        self._changes = changes
+        self._hash_user = hash_user
+
+    async def forget(self, platform: str, user_id: str, community_id: UUID | None, actor: str) -> Receipt:
+        """Remove a person from one community, or from all; what is being answered for them is not sent."""
+        person = {"platform": platform, "user_id": user_id, "community_id": community_id}
+        async with self._changes.transaction() as change:
+            connection = change.connection
+            cancelled = [row async for row in self._queries.cancel_of_user(connection, **person)]
+            forgotten = [row async for row in self._queries.forget_user(connection, **person)]
+            await self._queries.forget_commander(connection, **person)
+            communities = {row["community_id"] for row in [*cancelled, *forgotten]} | {community_id} - {None}
+            users = [UserKey(each, platform, user_id) for each in communities if each is not None]
+            receipt = Receipt(str(new_id()), len(forgotten), len(cancelled), len(users))
+            details = receipt.as_dict() | {"user": self._hash_user(platform, user_id)}
+            await self._audit.note(connection, actor, "user.forgotten", community_id, details)
+            for user in users:
+                await change.tell(self._cache.change_of(user))
+        for user in users:
+            await self._cache.forget(user)
+            await self._limits.forget(user.community_id, platform, user_id)
+        return receipt
+
+    async def known(self, platform: str, user_id: str, community_id: UUID | None) -> dict[str, Any]:
+        """All that is known of a person, in one community or in all."""
+        person = {"platform": platform, "user_id": user_id, "community_id": community_id}
+        async with self._database.connection() as connection:
+            rows = [dict(row) async for row in self._queries.select_of_user(connection, **person)]
+        communities = {row["community_id"] for row in rows} | {community_id} - {None}
+        conversations = {}
+        for each in communities:
+            if each is not None and (history := await self._cache.history(UserKey(each, platform, user_id), 100)):
+                conversations[str(each)] = [asdict(exchange) for exchange in history]
+        return {"interactions": [told(row) for row in rows], "conversations": conversations}
