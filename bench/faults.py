@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from bench.load import post
 from bench.proxy import FAULTS, Proxy
-from bench.rig import KEY, Rig, get, rig, wait_ready
+from bench.rig import CONFIG, KEY, WIDE_LIMITS, Rig, get, put, rig, wait_ready
 from embedded.parts import free_port
 
 INTERACTION = "/api/v1/ai/interaction"
@@ -275,6 +275,7 @@ async def tell(made: Rig, story: Story, events: int, rate: float) -> dict[str, i
     run = f"r{time.time_ns()}"
     async with stage_of(made) as stage:
         await asyncio.to_thread(wait_ready, stage.port)
+        await asyncio.to_thread(put, stage.port, CONFIG, WIDE_LIMITS)
         telling = asyncio.create_task(story(stage, events / rate))
         history = await send(stage.port, events, rate, run)
         await telling

@@ -19,6 +19,7 @@ from embedded.parts import PROJECT, free_port
 
 KEY = "bench-key"
 START_SECONDS = 60.0
+CONFIG = "/api/v1/ai/config"
 # So that they are counted, and reached by nothing that is measured.
 WIDE_LIMITS = {"user_cooldown": 0, "greeting_cooldown": 0, "channel_replies": 10_000, "community_replies": 10_000}
 
@@ -58,7 +59,7 @@ class Rig:
         environment |= {"VALID_API_KEYS": KEY, "SECRET_KEY": "bench", "MODULE_PORT": str(port), "LOG_LEVEL": "ERROR"}
         self.run("app.py", core=core, environment=environment | (settings or {}))
         wait_ready(port)
-        put(port, "/api/v1/ai/config", WIDE_LIMITS)
+        put(port, CONFIG, WIDE_LIMITS)
         return port
 
     def stub(self, delay: float) -> int:

@@ -71,9 +71,9 @@ class Parent:
     def converse(self) -> dict[str, Any]:
         """Paste both printed lines, as often as it takes; the callback of the event that was posted."""
 
-        # Another session each time: an identical event within 10 s would be a repeat.
+        # Another user each time: an identical event within 10 s would be a repeat, and nobody is greeted again so soon.
         printed = self.curls[0]
-        posted = json.loads(printed.content) | {"session_id": secrets.token_hex(4)}
+        posted = json.loads(printed.content) | {"user_id": secrets.token_hex(4)}
         headers = {name: printed.headers[name] for name in ("Authorization", "Content-Type")}
         request = httpx.Request("POST", printed.url, headers=headers, json=posted)
 
