@@ -122,9 +122,9 @@ class Communities:
             return known
         moment = self._changes.moment
         async with self._database.connection() as connection:
-            await self._load_defaults(connection)
+            defaults = await self._load_defaults(connection)
             row = await self._database.queries.select_community(connection, community_id=community_id)
-        return self._take(row, moment) if row else None
+        return self._take(row, defaults, moment) if row else None
 
     async def page(self, community_id: UUID | None, after: UUID, rows: int) -> list[Listed]:
         """Up to `rows` communities by id from `after` on, or the one. Raises DatabaseUnavailable."""
@@ -178,7 +178,7 @@ class Communities:
         moment = self._changes.moment
         entities = sorted(platforms)
         async with self._database.connection() as connection:
-            await self._load_defaults(connection)
+            defaults = await self._load_defaults(connection)
             rows = await self._select(connection, entities)
             missing = [entity for entity in entities if entity not in rows]
             if missing and self._auto_register:
@@ -191,7 +191,7 @@ class Communities:
                 rows |= await self._select(connection, missing)
         found = {}
         for entity_id, row in rows.items():
-            found[entity_id] = self._take(row, moment)
+            found[entity_id] = self._take(row, defaults, moment)
             if moment == self._changes.moment:
                 _keep(self._entities, entity_id, Entity(row["community_id"], row["live"]))
         return found
@@ -200,15 +200,21 @@ class Communities:
         rows = self._database.queries.select_entities(connection, entity_ids=entity_ids)
         return {row["entity_id"]: row async for row in rows}
 
-    async def _load_defaults(self, connection: Connection) -> None:
-        if self._defaults is None:
-            row = await self._database.queries.select_settings(connection, community_id=DEFAULTS)
-            self._defaults = json.loads(row["own"]) if row else {}
+    async def _load_defaults(self, connection: Connection) -> dict[str, Any]:
+        """What an admin set for all, kept if nothing changed while it was read."""
+        if self._defaults is not None:
+            return self._defaults
+        moment = self._changes.moment
+        row = await self._database.queries.select_settings(connection, community_id=DEFAULTS)
+        defaults: dict[str, Any] = json.loads(row["own"]) if row else {}
+        if moment == self._changes.moment:
+            self._defaults = defaults
+        return defaults
 
-    def _take(self, row: Any, moment: int) -> Community:
+    def _take(self, row: Any, defaults: dict[str, Any], moment: int) -> Community:
         """A community as the database has it, kept if nothing changed since that moment."""
         own = json.loads(row["own"] or "{}")
-        values = json.dumps(resolve(resolve(self.inherited, self._defaults or {}), own), sort_keys=True)
+        values = json.dumps(resolve(resolve(self.inherited, defaults), own), sort_keys=True)
         settings, triggers = _compiled(values)
         community = Community(
             row["community_id"], row["name"], row["version"] or 0, settings, triggers, row["sealed_key"]

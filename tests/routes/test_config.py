@@ -147,6 +147,28 @@ async def test_defaults_hold_for_every_community_that_has_none_of_its_own(make_s
         await put(two, language=None, greetings=None)
 
 
+async def test_what_is_read_while_something_changes_still_has_the_defaults(make_service: MakeService) -> None:
+    """News of a change comes between two reads of one community; nothing of what was read is kept then."""
+    service = await make_service()
+    communities = service.sidecast.communities
+    mine = UUID(await community(service))
+    service.sidecast.changes._hear("")
+    select = communities._database.queries.select_community
+
+    async def interrupted(*arguments: Any, **named: Any) -> Any:
+        service.sidecast.changes._hear("")
+        return await select(*arguments, **named)
+
+    communities._database.queries.select_community = interrupted
+    try:
+        found = await communities.get(mine)
+    finally:
+        communities._database.queries.select_community = select
+    assert found is not None
+    assert found.settings.user_cooldown == 0, "as the tests' defaults have it"
+    assert mine not in communities._known
+
+
 async def test_a_provider_of_its_own_is_asked_and_brings_its_own_model(make_service: MakeService) -> None:
     """Nothing of what belongs to the inherited provider goes to another one."""
     stub, other = StubOpenAI("from the service's"), StubOpenAI("from their own")
