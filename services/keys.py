@@ -182,14 +182,15 @@ class Keys:
         async with self._reading:
             if not self._stale:
                 return
-            self._stale = False
+            moment = self._changes.moment
             try:
                 async with self._database.connection() as connection:
                     rows = [row async for row in self._queries.select_valid_keys(connection)]
             except DatabaseUnavailable:
-                self._stale = True
                 return
             self._issued = {row["digest"]: _valid(row) for row in rows}
+            # Only now: who asks meanwhile waits for what is read.
+            self._stale = moment != self._changes.moment
 
 
 def _valid(row: Any) -> _Valid:

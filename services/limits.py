@@ -129,6 +129,7 @@ class Limits:
                 reasons[taking.interaction_id] = limit.reason
                 self._full_until[limit.key] = time.monotonic() + min(limit.seconds, FULL_SECONDS)
                 _keep(self._full_until, limit.key)
+                self._let_go(taking)
         return [reasons.get(taking.interaction_id) for taking in takings]
 
     async def forget(self, community_id: UUID, platform: str, user_id: str) -> None:
@@ -141,6 +142,12 @@ class Limits:
             await self._valkey.run(lambda client: client.delete(*keys))
         except ValkeyAway:
             pass  # they end by themselves
+
+    def _let_go(self, taking: Taking) -> None:
+        """Places that were taken here and not for all count no longer."""
+        for limit in taking.limits:
+            if places := self._places.get(limit.key):
+                places.pop()
 
     async def _ask(self, client: Redis, takings: list[Taking]) -> list[int]:
         """For each the number of the limit that is full, or 0."""

@@ -132,9 +132,6 @@ class CommunitySettings(BaseModel):
     )
     community_seconds: Span = Field(description="See there.")
 
-    store_content: bool = Field(description="Keep the texts of chat and replies, encrypted.")
-    retention_days: Annotated[int, Field(ge=1, le=3650)] = Field(description="Days that kept texts are kept.")
-
     @property
     def remembered(self) -> int:
         """How many exchanges of a user are kept."""
@@ -179,8 +176,6 @@ def of_environment(settings: Settings) -> dict[str, Any]:
         "channel_seconds": 30.0,
         "community_replies": 60,
         "community_seconds": 60.0,
-        "store_content": False,
-        "retention_days": 30,
     }
 
 

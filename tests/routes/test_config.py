@@ -234,6 +234,7 @@ async def test_only_while_live(make_service: MakeService) -> None:
         async with asyncio.timeout(1):
             while not (await service.accept(entity_id=entity_id, message_content="hello!"))["triggered"]:
                 await asyncio.sleep(0.02)
+    assert one.sidecast.communities.is_live(entity_id)
     await two.accept(entity_id=entity_id, message_type="stream_offline")
     async with asyncio.timeout(1):
         while (await one.accept(entity_id=entity_id, message_content="hello!"))["triggered"]:
