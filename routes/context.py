@@ -15,7 +15,10 @@ from routes import connection
 from routes.connection import SizedRequest
 from routes.errors import APIError
 from services.access import TooManyAttempts
+from services.budgets import Step
 from services.chains import Choice
+from services.communities import Community
+from services.gateway import AUTO
 from services.keys import COMMUNITY, Principal
 from services.ledger import NOBODY, Account
 from services.sidecast import Sidecast
@@ -94,6 +97,16 @@ class Caller:
 
     chain: Sequence[Choice]
     account: Account
+    community: Community | None = None
+
+    async def chain_for(self, model: str) -> Sequence[Choice]:
+        """Who may answer now: by its budget, a community may have no more than a small model. Raises BudgetSpent."""
+        if self.community is None:
+            return self.chain
+        step = await sidecast().budgets.check(self.community)
+        if step is Step.SMALL and model == AUTO:
+            return await sidecast().chains.of(self.community, small=True)
+        return self.chain
 
 
 async def caller(principal: Principal, named: str | None) -> Caller:
@@ -108,7 +121,7 @@ async def caller(principal: Principal, named: str | None) -> Caller:
     community = await services.communities.get(community_id) if community_id else None
     if community is None:
         raise not_found()
-    return Caller(await services.chains.of(community), Account(community_id))
+    return Caller(await services.chains.of(community), Account(community_id), community)
 
 
 def headers() -> dict[str, str]:

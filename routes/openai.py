@@ -28,12 +28,15 @@ from routes.body import read_body
 from routes.connection import BASE
 from routes.context import Caller, caller, headers, require, sidecast, while_heard
 from routes.errors import RETRY_SECONDS, APIError
+from services.budgets import BudgetSpent
 from services.gateway import AUTO, Completion, UnknownModel
 from services.keys import COMMUNITY, SERVICE
 
 blueprint = Blueprint("openai", __name__, url_prefix=BASE)
 MAX_MESSAGES = 50
 MAX_TEXTS = 256
+MAX_RETRY_SECONDS = 86_400
+Refusal = APIError | BudgetSpent | UnknownModel | ProviderError
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 _CODES: dict[type[ProviderError], str] = {
@@ -110,7 +113,7 @@ async def post_completion() -> Response:
     asking = await _caller()
     asked = await read_body(ChatBody)
     if asked.stream:
-        bodies = chunk_bodies(asked, asking)
+        bodies = chunk_bodies(asked, await completion(asked, asking))
         async with while_heard():
             first = await anext(bodies)  # an outage up to here is an error's status, not a broken stream
         answer = Response(_events(first, bodies), content_type="text/event-stream; charset=utf-8")
@@ -120,7 +123,7 @@ async def post_completion() -> Response:
     async with while_heard():
         # A caller that would take an answer from a cache takes one that another caller waits for already.
         shared = "max-age=" in headers().get("cache-control", "")
-        reply = await sidecast().gateway.complete(_completion(asked, asking), shared=shared)
+        reply = await sidecast().gateway.complete(await completion(asked, asking), shared=shared)
     choices = [_choice(number, dict(choice)) for number, choice in enumerate(reply.choices)]
     body = _made("chat.completion") | {"model": reply.model, "choices": choices, "usage": _usage(reply.usage)}
     return _answer(body)
@@ -132,7 +135,7 @@ async def post_embedding() -> Response:
     asking = await _caller()
     asked = await read_body(_Embedding)
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
-    made = await sidecast().gateway.embed(texts, asked.model, asking.chain, asking.account)
+    made = await sidecast().gateway.embed(texts, asked.model, await asking.chain_for(asked.model), asking.account)
     data = [
         {"object": "embedding", "index": number, "embedding": _vector(list(vector), asked.encoding_format)}
         for number, vector in enumerate(made.vectors)
@@ -160,9 +163,10 @@ async def get_model(name: str) -> Response:
 
 
 @blueprint.errorhandler(APIError)
+@blueprint.errorhandler(BudgetSpent)
 @blueprint.errorhandler(UnknownModel)
 @blueprint.errorhandler(ProviderError)
-async def refuse(error: APIError | UnknownModel | ProviderError) -> Response:
+async def refuse(error: Refusal) -> Response:
     """Every error of these routes in OpenAI's shape."""
     status, body = describe(error)
     answer = _answer({"error": body})
@@ -170,22 +174,23 @@ async def refuse(error: APIError | UnknownModel | ProviderError) -> Response:
     if status == 401:
         answer.headers["WWW-Authenticate"] = "Bearer"
     if status in {429, 503}:
-        wait = error.retry_after if isinstance(error, ProviderRateLimited) else 0
-        answer.headers["Retry-After"] = str(math.ceil(min(wait, 3600))) if wait else RETRY_SECONDS
+        wait = error.seconds if isinstance(error, BudgetSpent) else getattr(error, "retry_after", None)
+        answer.headers["Retry-After"] = str(math.ceil(min(wait, MAX_RETRY_SECONDS))) if wait else RETRY_SECONDS
     return answer
 
 
-def describe(error: APIError | UnknownModel | ProviderError) -> tuple[int, dict[str, Any]]:
+def describe(error: Refusal) -> tuple[int, dict[str, Any]]:
     """The status of an error, and OpenAI's body for it."""
     if isinstance(error, APIError):
         [detail, *_] = error.details or [{"field": "", "problem": ""}]
         message = f"{error.message} {detail['field']}: {detail['problem']}" if detail["field"] else error.message
         code = "invalid_api_key" if error.status == 401 else None
         return error.status, _error(error.status, message, detail["field"].split(".")[0] or None, code)
-    if isinstance(error, UnknownModel):
-        return 404, _error(404, f"The model '{error}' does not exist here.", "model", "model_not_found")
-    if isinstance(error, ProviderNotFound):
-        return 404, _error(404, "The model's provider does not have this model.", "model", "model_not_found")
+    if isinstance(error, BudgetSpent):
+        return 429, _error(429, "The community's budget for today is used up.", None, "insufficient_quota")
+    if isinstance(error, UnknownModel | ProviderNotFound):
+        named = f"'{error}' does not exist here" if isinstance(error, UnknownModel) else "is not at its provider"
+        return 404, _error(404, f"The model {named}.", "model", "model_not_found")
     if isinstance(error, ProviderBadRequest):
         message = f"The model's provider does not take this request ({error.reason})."
         return 400, _error(400, message, error.param, _CODES.get(type(error)))
@@ -214,9 +219,11 @@ async def _caller() -> Caller:
     return await caller(await require(SERVICE, COMMUNITY), headers().get("x-community-id"))
 
 
-def _completion(asked: ChatBody, asking: Caller) -> Completion:
+async def completion(asked: ChatBody, asking: Caller) -> Completion:
+    """What a caller asks for. Raises BudgetSpent."""
     messages = [_message(message) for message in asked.messages]
-    return Completion(messages, asking.chain, asked.model, _parameters(asked), asking.account)
+    chain = await asking.chain_for(asked.model)
+    return Completion(messages, chain, asked.model, _parameters(asked), asking.account)
 
 
 def _made(kind: str) -> dict[str, Any]:
@@ -248,9 +255,9 @@ def _usage(usage: Usage) -> dict[str, Any]:
     return counts | ({"estimated": True} if usage.estimated else {})
 
 
-async def chunk_bodies(asked: ChatBody, asking: Caller) -> AsyncGenerator[dict[str, Any], None]:
+async def chunk_bodies(asked: ChatBody, wanted: Completion) -> AsyncGenerator[dict[str, Any], None]:
     """The reply in OpenAI's chunks, the usage last if it was asked for. Raises UnknownModel, ProviderError."""
-    pieces = sidecast().gateway.stream(_completion(asked, asking))
+    pieces = sidecast().gateway.stream(wanted)
     include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
     base = _made("chat.completion.chunk") | ({"usage": None} if include_usage else {})
     usage, model = Usage(), asked.model

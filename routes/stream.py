@@ -19,7 +19,8 @@ from routes.body import details, parse
 from routes.connection import BASE
 from routes.context import Caller, caller, headers_of, require
 from routes.errors import APIError
-from routes.openai import ChatBody, chunk_bodies, describe, refuse
+from routes.openai import ChatBody, chunk_bodies, completion, describe, refuse
+from services.budgets import BudgetSpent
 from services.gateway import UnknownModel
 from services.keys import COMMUNITY, SERVICE
 
@@ -65,7 +66,11 @@ async def stream() -> None:
 
 
 async def _answer(request_id: str, asked: ChatBody, asking: Caller) -> None:
-    bodies = chunk_bodies(asked, asking)
+    try:
+        bodies = chunk_bodies(asked, await completion(asked, asking))
+    except BudgetSpent as error:
+        await _send(request_id, error=describe(error)[1])
+        return
     try:
         async for body in bodies:
             await _send(request_id, **body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from quart import Blueprint
@@ -36,7 +37,25 @@ async def get_usage() -> dict[str, Any]:
     since = asked.since or until - timedelta(days=DAYS - 1)
     community_id = await known_community(principal, asked.community_id)
     rows = await sidecast().ledger.usage(community_id, _midnight(since), _midnight(until + timedelta(days=1)))
-    return success({"since": since.isoformat(), "until": until.isoformat(), "usage": rows})
+    return success(
+        {"since": since.isoformat(), "until": until.isoformat(), "usage": rows, "budget": await _budget(community_id)}
+    )
+
+
+async def _budget(community_id: UUID | None) -> dict[str, Any] | None:
+    """What a community has spent today, of what it may, and at which step that is."""
+    services = sidecast()
+    community = await services.communities.get(community_id) if community_id else None
+    if community is None:
+        return None
+    settings = community.settings
+    spent = await services.budgets.spent(community.community_id)
+    return {
+        "tokens": {"used": spent.tokens, "most": settings.budget_tokens or None},
+        "cost": {"used": spent.cost, "most": settings.budget_cost or None},
+        "canned": spent.canned,
+        "step": await services.budgets.step(community),
+    }
 
 
 def _midnight(day: date) -> datetime:

@@ -82,10 +82,12 @@ class Chains:
         links = [*self._links.values(), *self._own_links.values(), *self._retired]
         await asyncio.gather(*(link.provider.close() for link in links))
 
-    async def of(self, community: Community | None) -> list[Choice]:
-        """Who answers for a community, in order; without one, for the service."""
+    async def of(self, community: Community | None, *, small: bool = False) -> list[Choice]:
+        """Who answers for a community, in order, or the small model alone; without one, for the service."""
         if community is None:
             return self.default
+        if small:
+            return await self._open_all([self._fallback(community.settings.budget_small_model, keep=True)])
         known = self._of.get(community.community_id)
         if known is not None and known[0] is community:
             return known[1]
@@ -95,9 +97,15 @@ class Chains:
             self._of.popitem(last=False)
         return chain
 
-    def check(self, values: dict[str, Any], key: str) -> None:
-        """Raises ValueError, which names the setting, where there is no such chain."""
-        self._make({name: values[name] for name in _CHOSEN}, key, keep=False)
+    def check(self, settings: CommunitySettings, key: str) -> list[Choice]:
+        """All who may answer by these settings. Raises ValueError, which names the setting, where there are none."""
+        chain = self._make({name: getattr(settings, name) for name in _CHOSEN}, key, keep=False)
+        if not settings.budget_small_model:
+            return chain
+        try:
+            return [*chain, self._fallback(settings.budget_small_model, keep=False)]
+        except ValueError as error:
+            raise ValueError(f"budget_small_model: {error}") from None
 
     async def check_address(self, base_url: str) -> None:
         """Raises ForbiddenAddress for an address that a community may not name."""
@@ -122,14 +130,17 @@ class Chains:
             self._log.error("community.chain", message, community=str(community.community_id), result="ERROR")
             return self.default
 
+    def _fallback(self, text: str, *, keep: bool) -> Choice:
+        """Raises ValueError."""
+        entry = read_fallback(text)
+        link = self._link(entry.provider, "", "", keep=keep)
+        return _choice(link, entry.model, entry.temperature, entry.max_tokens)
+
     def _make(self, chosen: dict[str, Any], key: str = "", *, keep: bool = True) -> list[Choice]:
         """Raises ValueError."""
         first = self._link(chosen["provider"], chosen["base_url"], key, keep=keep)
         chain = [_choice(first, chosen["model"], chosen["temperature"], chosen["max_tokens"])]
-        for entry in map(read_fallback, chosen["fallbacks"]):
-            link = self._link(entry.provider, "", "", keep=keep)
-            chain.append(_choice(link, entry.model, entry.temperature, entry.max_tokens))
-        return chain
+        return chain + [self._fallback(entry, keep=keep) for entry in chosen["fallbacks"]]
 
     async def _open_all(self, chain: list[Choice]) -> list[Choice]:
         for choice in chain:

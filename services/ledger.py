@@ -6,6 +6,7 @@ import asyncio
 import csv
 import itertools
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,7 @@ PRICES = SQL / "prices.csv"
 FLUSH_SECONDS = 1.0
 MOST_IN_AN_INSERT = 500
 MOST_WAITING = 20_000
+CANNED = "canned"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,20 @@ class Call:
     called_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What was spent in a day: tokens of prompts and replies, US dollars, and canned replies in a model's place."""
+
+    tokens: int = 0
+    cost: float = 0.0
+    canned: int = 0
+
+    def plus(self, row: dict[str, Any]) -> Spent:
+        """With one more row of the ledger."""
+        tokens = (row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0)
+        return Spent(self.tokens + tokens, self.cost + (row["cost"] or 0), self.canned + (row["kind"] == CANNED))
+
+
 class Ledger:
     """Calls are written down within a second, and when PostgreSQL is away as soon as it is back."""
 
@@ -62,6 +78,7 @@ class Ledger:
         self._prices = _read_prices()
         self._prices_read = _version()
         self._waiting: deque[dict[str, Any]] = deque()
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self._flushing = asyncio.Lock()
 
     def open(self, tasks: Tasks) -> None:
@@ -72,7 +89,14 @@ class Ledger:
         if len(self._waiting) >= MOST_WAITING:
             self._log.error("ledger.full", "PostgreSQL is away for too long: a call is not written down")
             return
-        self._waiting.append(self._row(call))
+        row = self._row(call)
+        self._waiting.append(row)
+        for listener in self.listeners:
+            listener(row)
+
+    def note_canned(self, account: Account) -> None:
+        """A canned text took the place of a model's, for want of a budget."""
+        self.note(Call("sidecast", CANNED, "ok", 0.0, Usage(0, 0), kind=CANNED, account=account))
 
     async def _step(self) -> None:
         self.refresh_prices()
@@ -92,15 +116,37 @@ class Ledger:
     async def flush(self) -> None:
         """Write down what waits; what cannot be written waits on."""
         async with self._flushing:
-            while self._waiting:
-                rows = list(itertools.islice(self._waiting, MOST_IN_AN_INSERT))
-                try:
-                    async with self._database.connection() as connection:
-                        await self._database.queries.insert_calls(connection, calls=orjson.dumps(rows, str).decode())
-                except DatabaseUnavailable:
-                    return
-                for _ in rows:
-                    self._waiting.popleft()
+            await self._write()
+
+    async def _write(self) -> None:
+        while self._waiting:
+            rows = list(itertools.islice(self._waiting, MOST_IN_AN_INSERT))
+            try:
+                async with self._database.connection() as connection:
+                    await self._database.queries.insert_calls(connection, calls=orjson.dumps(rows, str).decode())
+            except DatabaseUnavailable:
+                return
+            for _ in rows:
+                self._waiting.popleft()
+
+    async def spent(self, community_id: UUID, since: datetime) -> Spent:
+        """What a community has spent since a moment, what is not written down yet included.
+
+        Raises DatabaseUnavailable.
+        """
+        async with self._flushing:
+            await self._write()
+            async with self._database.connection() as connection:
+                row = await self._database.queries.select_spent(connection, community_id=community_id, since=since)
+            spent = Spent(**dict(row))
+            for waiting in self._waiting:
+                if waiting["community_id"] == community_id and waiting["called_at"] >= since:
+                    spent = spent.plus(waiting)
+        return spent
+
+    def has_price(self, provider: str, model: str) -> bool:
+        """Whether it is known what a model costs."""
+        return self._price(provider, model) is not None
 
     async def usage(self, community_id: UUID | None, since: datetime, until: datetime) -> list[dict[str, Any]]:
         """Sums by day, provider and model, of one community or of all. Raises DatabaseUnavailable."""
@@ -130,8 +176,13 @@ class Ledger:
 
     def _cost(self, call: Call, prompt: int, completion: int) -> float | None:
         """US dollars, or None where the price is not known."""
-        prices = self._prices.get((call.provider, call.model)) or self._prices.get((call.provider, "*"))
+        if call.kind == CANNED:
+            return 0.0
+        prices = self._price(call.provider, call.model)
         return (prompt * prices[0] + completion * prices[1]) / 1e6 if prices else None
+
+    def _price(self, provider: str, model: str) -> tuple[float, float] | None:
+        return self._prices.get((provider, model)) or self._prices.get((provider, "*"))
 
 
 def _version() -> tuple[int, int]:

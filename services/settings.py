@@ -47,6 +47,10 @@ def _check_zone(name: str) -> str:
     return name
 
 
+def _check_entry(entry: str) -> str:
+    return check_fallbacks((entry,))[0] if entry else entry
+
+
 def _listed(entries: list[str]) -> list[str]:
     return list(check_fallbacks(tuple(entries)))
 
@@ -131,6 +135,16 @@ class CommunitySettings(BaseModel):
         description="Replies in all channels together in `community_seconds`; 0: any number."
     )
     community_seconds: Span = Field(description="See there.")
+    budget_tokens: Annotated[int, Field(ge=0, le=10**9)] = Field(
+        description="Tokens of prompts and replies in a day (of UTC); 0: any number."
+    )
+    budget_cost: Annotated[float, Field(ge=0, le=10**6)] = Field(
+        description="US dollars in a day, for models whose prices are known; 0: any sum."
+    )
+    budget_small_model: Annotated[str, Field(max_length=255), AfterValidator(_check_entry)] = Field(
+        description="Who answers when 80 % of a budget is used, as `provider/model`; empty: as before."
+    )
+    budget_canned: Count = Field(description="Canned replies in a day once a budget is used up; then silence.")
 
     @property
     def remembered(self) -> int:
@@ -176,6 +190,10 @@ def of_environment(settings: Settings) -> dict[str, Any]:
         "channel_seconds": 30.0,
         "community_replies": 60,
         "community_seconds": 60.0,
+        "budget_tokens": 0,
+        "budget_cost": 0.0,
+        "budget_small_model": "",
+        "budget_canned": 20,
     }
 
 

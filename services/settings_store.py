@@ -15,6 +15,7 @@ from services.chains import Chains, place_of_key
 from services.changes import Changes
 from services.communities import COMMUNITY, Communities
 from services.database import Database
+from services.ledger import Ledger
 from services.settings import DEFAULTS, CommunitySettings, resolve
 from services.vault import Unreadable, Vault
 
@@ -63,6 +64,7 @@ class SettingsStore:
         communities: Communities,
         chains: Chains,
         vault: Vault,
+        ledger: Ledger,
         audit: Audit,
         changes: Changes,
     ) -> None:
@@ -71,6 +73,7 @@ class SettingsStore:
         self._communities = communities
         self._chains = chains
         self._vault = vault
+        self._ledger = ledger
         self._audit = audit
         self._changes = changes
 
@@ -165,11 +168,16 @@ class SettingsStore:
 
     def _check_chain(self, settings: CommunitySettings, key: str) -> None:
         try:
-            self._chains.check(settings.model_dump(), key)
+            choices = self._chains.check(settings, key)
         except ValueError as error:
             name, _, problem = str(error).partition(": ")
             field = name if name in CommunitySettings.model_fields or name == KEY else "provider"
             raise BadSettings([(field, problem or name)]) from None
+        for choice in choices if settings.budget_cost else []:
+            provider = choice.link.provider.name
+            if not self._ledger.has_price(provider, choice.model):
+                problem = f"the price of {provider}/{choice.model} is not known; an admin adds it to sql/prices.csv"
+                raise BadSettings([("budget_cost", problem)])
 
     def _check_names(self, community_id: UUID, names: list[str]) -> None:
         problems = []

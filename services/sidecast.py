@@ -10,11 +10,13 @@ from config import Settings
 from services.access import Access
 from services.ai_service import AIService
 from services.audit import Audit
+from services.budgets import Budgets
 from services.cache_manager import CacheManager
 from services.chains import Chains
 from services.changes import Changes
 from services.commands import Commands
 from services.communities import Communities
+from services.composer import Composer
 from services.database import Database
 from services.deliveries import Deliveries
 from services.gateway import Gateway
@@ -59,6 +61,7 @@ class Sidecast:
         self.ledger = Ledger(self.database, log)
         self.vault = Vault(settings)
         self.chains = Chains(settings, self.vault, self.metrics, log)
+        self.budgets = Budgets(self.ledger, log)
         self.ai = AIService(self.chains, settings, self.ledger, log)
         self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
         self._tasks = tasks = Tasks(log)
@@ -74,7 +77,7 @@ class Sidecast:
         self._jwts = Jwts(settings, log)
         self.access = Access(self.keys, self._jwts)
         self.settings_store = SettingsStore(
-            self.database, self.communities, self.chains, self.vault, self.audit, self.changes
+            self.database, self.communities, self.chains, self.vault, self.ledger, self.audit, self.changes
         )
         secret = settings.secret_key.get_secret_value()
         hash_user = UserHash(secret)
@@ -87,7 +90,7 @@ class Sidecast:
             self.communities,
             self.cache,
             Commands(self.settings_store, self.privacy, hash_user),
-            self.ai,
+            Composer(settings, self.cache, self.ai, self.budgets, log),
             deliveries,
             tasks,
             self.metrics,

@@ -17,10 +17,10 @@ from uuid import UUID
 from structlog.contextvars import bound_contextvars
 
 from config import Settings
-from services.ai_service import AIService, NoAnswer
-from services.cache_manager import CacheManager, Exchange, UserKey
+from services.cache_manager import CacheManager, Exchange
 from services.commands import Commands
 from services.communities import Communities, Community
+from services.composer import Composer, Making, NoReply, user_of
 from services.database import DatabaseUnavailable
 from services.deliveries import Deliveries
 from services.interactions import Interaction, Interactions, Reply
@@ -28,8 +28,8 @@ from services.leases import Leases
 from services.ledger import Account
 from services.logs import Log, UserHash
 from services.metrics import Metrics
-from services.prompts import build_prompt, what_was_said
-from services.replies import canned_text, fit
+from services.prompts import what_was_said
+from services.replies import fit
 from services.tasks import Tasks
 from services.triggers import COMMAND
 
@@ -56,7 +56,7 @@ class Worker:
         communities: Communities,
         cache: CacheManager,
         commands: Commands,
-        ai: AIService,
+        composer: Composer,
         deliveries: Deliveries,
         tasks: Tasks,
         metrics: Metrics,
@@ -68,7 +68,7 @@ class Worker:
         self._communities = communities
         self._cache = cache
         self._commands = commands
-        self._ai = ai
+        self._composer = composer
         self._deliveries = deliveries
         self._tasks = tasks
         self._metrics = metrics
@@ -100,7 +100,7 @@ class Worker:
         self._busy[community_id] += 1
         if self._behind:
             self._others_at = time.monotonic()
-        self._cache.expect(_user(item))
+        self._cache.expect(user_of(item))
         return True
 
     def release(self, community_id: UUID) -> None:
@@ -151,15 +151,21 @@ class Worker:
     async def _answer(self, item: Interaction) -> Interaction | None:
         """Make and commit the reply; None when there is none to send or another instance has taken over."""
         timings = {"waited": _ms(item.received)}
-        user = _user(item)
+        user = user_of(item)
         community = await self._communities.get(item.community_id)
         if community is None:
             await self._deliveries.end(item, "suppressed", "community_gone", timings)
             return None
-        compose = self._obey if item.trigger.type == COMMAND else self._compose
-        reply = await compose(item, community, timings)
-        if reply is None:
-            await self._deliveries.end(item, "expired", "reply_ttl", timings)
+        making = Making(timings=timings)
+        try:
+            if item.trigger.type == COMMAND:
+                reply = await self._obey(item, community)
+            else:
+                reply = await self._composer.compose(
+                    item, community, Account(item.community_id, item.interaction_id), making
+                )
+        except NoReply as nothing:
+            await self._deliveries.end(item, nothing.state, nothing.reason, timings)
             return None
         held_back = await item.held_back if item.held_back is not None else None
         if held_back:
@@ -175,40 +181,11 @@ class Worker:
             self._tasks.spawn(remembering, "remember")
         return dataclasses.replace(item, reply=reply, deliveries=1, answered=time.monotonic())
 
-    async def _obey(self, item: Interaction, community: Community, _timings: dict[str, float]) -> Reply:
+    async def _obey(self, item: Interaction, community: Community) -> Reply:
         """Do what a moderator asks; what to say to it."""
         prefix = community.settings.response_prefix
         said = await self._commands.run(item.event, community)
         return Reply(fit(said, item.event.platform, prefix), prefix)
-
-    async def _compose(self, item: Interaction, community: Community, timings: dict[str, float]) -> Reply | None:
-        """A model's reply, or the canned one when none answers; None when the time for a reply ran out."""
-        if item.age > self._settings.reply_ttl:
-            return None
-        settings = community.settings
-        prefix = settings.response_prefix
-        canned = fit(canned_text(item.event, item.trigger), item.event.platform, prefix)
-        if item.attempts > self._settings.max_attempts:
-            return Reply(canned, prefix, fallback=True, reason="attempts_exhausted")
-        history = await self._cache.history(_user(item), settings.remembered)
-        prompt = build_prompt(settings, item.event, item.trigger, history)
-        began = time.monotonic()
-        try:
-            account = Account(item.community_id, item.interaction_id)
-            chain = await self._ai.chains.of(community)
-            answer = await self._ai.answer(prompt, chain, self._settings.reply_ttl - item.age, account)
-        except NoAnswer as error:
-            if item.age > self._settings.reply_ttl:
-                return None
-            self._log.error("interaction.fallback", f"no provider answered ({error.reason})", result="FALLBACK")
-            return Reply(canned, prefix, fallback=True, reason=error.reason)
-        finally:
-            timings["provider"] = _ms(began)
-        text = fit(answer.text, item.event.platform, prefix)
-        tokens = answer.prompt_tokens, answer.completion_tokens
-        if not text:
-            return Reply(canned, prefix, True, "empty_reply", answer.provider, answer.model, *tokens)
-        return Reply(text, prefix, False, answer.passed_over, answer.provider, answer.model, *tokens)
 
     async def _claim_waiting(self) -> None:
         """Fill the free slots from the journal, in turns between communities."""
@@ -298,10 +275,6 @@ async def _wait(event: asyncio.Event) -> bool:
         return False
     finally:
         event.clear()
-
-
-def _user(item: Interaction) -> UserKey:
-    return UserKey(item.community_id, item.event.platform, item.event.user_id)
 
 
 def _ms(since: float) -> float:

@@ -92,6 +92,7 @@ INDEXES = {
     "select_history": "interactions_history",
     "select_of_user": "interactions_by_user",
     "forget_user": "interactions_by_user",
+    "select_spent": "ledger_by_community",
 }
 
 
