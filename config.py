@@ -179,6 +179,9 @@ class Settings(BaseSettings):
     )
     jwt_issuer: str = Field("", description="Issuer (`iss`) that tokens must have; empty: any.")
     jwt_audience: str = Field("", description="Audience (`aud`) that tokens must have; empty: any.")
+    api_rate_limit: int = Field(
+        600, ge=0, le=1_000_000, description="Requests a minute that a key may make, events aside; 0: any number."
+    )
     trusted_proxies: Annotated[Words, AfterValidator(_check_networks)] = Field(
         (), description="Addresses or networks of proxies whose `X-Forwarded-For` says who calls."
     )

@@ -57,6 +57,7 @@ class Rig:
         stub = f"http://127.0.0.1:{stub_port}"
         environment = self.addresses | {"AI_PROVIDER": "waddleai", "WADDLEAI_BASE_URL": stub, "ROUTER_API_URL": stub}
         environment |= {"VALID_API_KEYS": KEY, "SECRET_KEY": "bench", "MODULE_PORT": str(port), "LOG_LEVEL": "ERROR"}
+        environment["API_RATE_LIMIT"] = "0"
         self.run("app.py", core=core, environment=environment | (settings or {}))
         wait_ready(port)
         put(port, CONFIG, WIDE_LIMITS)

@@ -124,7 +124,7 @@ class Connection(ASGIHTTPConnection):
         body: PulledBody = request.body  # type: ignore[assignment]
         body.receive = receive
         response = await self.app.handle_request(request)
-        response.headers.add("X-Request-ID", request_id)
+        response.headers.extend({"X-Request-ID": request_id} | self.scope["state"].get("headers", {}))
         if isinstance(response.response, DataBody) and len(response.response.data) <= AT_ONCE_BYTES:
             headers = encode_headers(response.headers)
             await send({"type": "http.response.start", "status": response.status_code, "headers": headers})

@@ -21,6 +21,7 @@ from services.communities import Community
 from services.gateway import AUTO
 from services.keys import COMMUNITY, Principal
 from services.ledger import NOBODY, Account
+from services.rates import WINDOW_SECONDS
 from services.sidecast import Sidecast
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -46,8 +47,11 @@ def success(data: dict[str, Any]) -> dict[str, Any]:
     return {"success": True, "data": data}
 
 
-async def require(*roles: str, websocket: Websocket | None = None) -> Principal:
-    """The caller, who is an admin or has one of the roles. Raises APIError 401, 403 or 429."""
+async def require(*roles: str, websocket: Websocket | None = None, counted: bool = True) -> Principal:
+    """The caller, who is an admin or has one of the roles. Raises APIError 401, 403 or 429.
+
+    What is `counted` counts against the key's requests a minute.
+    """
     scope = request.scope if websocket is None else websocket.scope
     given = headers() if websocket is None else headers_of(websocket)
     try:
@@ -59,7 +63,30 @@ async def require(*roles: str, websocket: Websocket | None = None) -> Principal:
         raise APIError(401, "UNAUTHORIZED", "A valid key is needed: Authorization: Bearer <key>.")
     if not principal.may(*roles):
         raise APIError(403, "FORBIDDEN", "This key may not do this.")
+    if counted:
+        count(principal, scope)
     return principal
+
+
+def count(principal: Principal, scope: Any) -> None:
+    """Count a request of a key, and tell the caller what it has left. Raises APIError 429.
+
+    The headers are those of draft-ietf-httpapi-ratelimit-headers, in its last form and the older one in use.
+    """
+    rate = sidecast().rates.take(str(principal.key_id or principal.name))
+    if rate is None:
+        return
+    left = max(rate.left, 0)
+    scope.setdefault("state", {})["headers"] = {
+        "RateLimit-Policy": f'"requests";q={rate.limit};w={WINDOW_SECONDS}',
+        "RateLimit": f'"requests";r={left};t={rate.seconds}',
+        "RateLimit-Limit": str(rate.limit),
+        "RateLimit-Remaining": str(left),
+        "RateLimit-Reset": str(rate.seconds),
+    }
+    if rate.left < 0:
+        message = f"This key may make {rate.limit} requests a minute."
+        raise APIError(429, "RATE_LIMITED", message, retry_after=rate.seconds)
 
 
 def not_found() -> APIError:

@@ -52,7 +52,7 @@ class Cancellation(BaseModel):
 async def post_interaction() -> dict[str, Any]:
     """Take one event; answered when it is journaled, or found to trigger nothing."""
     began = time.perf_counter()
-    await require(SERVICE)
+    await require(SERVICE, counted=False)
     event = await read_signed(ChatEvent)
     services = sidecast()
     [result] = await _accept([event], _dedupe_id())
@@ -65,7 +65,7 @@ async def post_interaction() -> dict[str, Any]:
 @blueprint.post(BATCH_PATH.removeprefix(BASE))
 async def post_batch() -> dict[str, Any]:
     """Take up to 500 events; a result for each, in order."""
-    await require(SERVICE)
+    await require(SERVICE, counted=False)
     batch = await read_signed(Batch)
     events: dict[int, ChatEvent] = {}
     results: dict[int, dict[str, Any]] = {}
@@ -87,7 +87,7 @@ async def post_batch() -> dict[str, Any]:
 @blueprint.post("/interaction/cancel")
 async def post_cancellation() -> dict[str, Any]:
     """Suppress the replies that were not sent yet."""
-    await require(SERVICE)
+    await require(SERVICE, counted=False)
     body = await read_signed(Cancellation)
     cancelled = await sidecast().intake.cancel(body.entity_id, body.event_id, body.user_id)
     return success({"cancelled": cancelled})
@@ -96,7 +96,7 @@ async def post_cancellation() -> dict[str, Any]:
 @blueprint.get("/interaction/<interaction_id>")
 async def get_interaction(interaction_id: str) -> dict[str, Any]:
     """What became of an interaction and why; texts while they are kept."""
-    principal = await require(SERVICE, COMMUNITY)
+    principal = await require(SERVICE, COMMUNITY, counted=False)
     outcome = None
     try:
         outcome = await sidecast().interactions.select(UUID(interaction_id))

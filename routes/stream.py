@@ -17,7 +17,7 @@ from quart import Blueprint, websocket
 from providers.base import ProviderError
 from routes.body import details, parse
 from routes.connection import BASE
-from routes.context import Caller, caller, headers_of, require
+from routes.context import Caller, caller, count, headers_of, require
 from routes.errors import APIError
 from routes.openai import ChatBody, chunk_bodies, completion, describe, refuse
 from services.budgets import BudgetSpent
@@ -48,6 +48,7 @@ async def stream() -> None:
                     _cancel(running, cancelled)
                     continue
                 request_id = _id(body.pop("id", None))
+                count(principal, websocket.scope)
                 _check_free(request_id, running)
                 asked = ChatBody.model_validate(body)
             except ValidationError as error:

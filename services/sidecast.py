@@ -31,6 +31,7 @@ from services.limits import Limits
 from services.logs import Log, UserHash
 from services.metrics import Metrics
 from services.privacy import Privacy
+from services.rates import Rates
 from services.retention import Retention
 from services.router_service import DevRouter, HttpRouter
 from services.settings import of_environment
@@ -58,6 +59,7 @@ class Sidecast:
         self.changes = Changes(self.database)
         self.cache = CacheManager(self.valkey, self.changes, settings.context_ttl)
         self.limits = Limits(self.valkey)
+        self.rates = Rates(self.valkey, settings.api_rate_limit)
         self.ledger = Ledger(self.database, log)
         self.vault = Vault(settings)
         self.chains = Chains(settings, self.vault, self.metrics, log)
@@ -110,6 +112,7 @@ class Sidecast:
         self._retention.open(self._tasks)
         self.ledger.open(self._tasks)
         self.keys.open(self._tasks)
+        self.rates.open(self._tasks)
         first = self.chains.default[0]
         message = f"answers with {first.link.provider.name}, model {first.model}"
         self.log.system("service.started", message, version=self.settings.module_version, result="SUCCESS")
