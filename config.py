@@ -296,7 +296,21 @@ class Settings(BaseSettings):
         description="Events that are answered.",
     )
     bot_names: Words = Field(
-        ("nightbot", "streamelements", "streamlabs", "moobot", "fossabot", "wizebot", "botisimo", "sery_bot"),
+        (
+            "nightbot",
+            "streamelements",
+            "streamlabs",
+            "moobot",
+            "fossabot",
+            "wizebot",
+            "botisimo",
+            "sery_bot",
+            "botrix",
+            "kickbot",
+            "soundalerts",
+            "kofistreambot",
+            "pokemoncommunitygame",
+        ),
         description="User names that are never answered.",
     )
     enable_chat_context: bool = Field(True, description="Remember what each user said and was answered.")

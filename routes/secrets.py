@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 from quart import Blueprint
 from quart.cli import ScriptInfo, pass_script_info
+from tqdm import tqdm
 
 from routes import command
+from services.rotation import Rotated
 
 blueprint = Blueprint("secrets", __name__)
 
@@ -15,9 +17,14 @@ blueprint = Blueprint("secrets", __name__)
 @pass_script_info
 def rotate(info: ScriptInfo) -> None:
     """Seal with SECRET_KEY what was sealed with SECRET_KEY_PREVIOUS, while instances run with both."""
-    rotated, lost = command.run(info, lambda services: services.settings_store.rotate_keys(command.ACTOR))
-    click.echo(f"keys of communities that are sealed with SECRET_KEY now: {rotated}")
-    if lost:
+    with tqdm(unit=" texts", disable=None) as bar:
+
+        def note(so_far: Rotated) -> None:
+            bar.update(so_far.texts - bar.n)
+
+        done = command.run(info, lambda services: services.rotation.rotate(command.ACTOR, note))
+    click.echo(f"sealed with SECRET_KEY now: {done.keys} keys of communities, {done.texts} texts")
+    if done.unreadable:
         raise click.ClickException(
-            f"{lost} cannot be read with SECRET_KEY or SECRET_KEY_PREVIOUS; their communities must set them again"
+            f"{done.unreadable} cannot be read with SECRET_KEY or SECRET_KEY_PREVIOUS; keys must be set again"
         )

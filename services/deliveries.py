@@ -13,6 +13,8 @@ from typing import Any
 
 from config import Settings
 from providers.breaker import Breaker, Rule, State
+from services.communities import Communities
+from services.contents import Contents, Kept
 from services.interactions import Interaction, Interactions
 from services.leases import Leases
 from services.logs import Log
@@ -34,6 +36,8 @@ class Deliveries:
         self,
         settings: Settings,
         interactions: Interactions,
+        communities: Communities,
+        contents: Contents,
         leases: Leases,
         router: Router,
         metrics: Metrics,
@@ -41,6 +45,8 @@ class Deliveries:
     ) -> None:
         self._settings = settings
         self._interactions = interactions
+        self._communities = communities
+        self._contents = contents
         self._leases = leases
         self._router = router
         self._metrics = metrics
@@ -100,7 +106,11 @@ class Deliveries:
         """Commit the last state of an interaction."""
         total = _ms(item.received)
         known = (timings or {}) | {"total": total}
-        if not await self._leases.persist(lambda: self._interactions.end(item, state, reason, known)):
+
+        async def write() -> bool:
+            return await self._interactions.end(item, state, reason, known, await self._kept(item))
+
+        if not await self._leases.persist(write):
             self._log.info("interaction.lost_lease", "it was cancelled or another instance has it", result="DROPPED")
             return
         self._metrics.events.labels(state).inc()
@@ -113,6 +123,14 @@ class Deliveries:
             reason=reason,
             execution_time=total,
         )
+
+    async def _kept(self, item: Interaction) -> Kept | None:
+        community = await self._communities.get(item.community_id)
+        if community is None:
+            return None
+        reply = item.reply.prefix + item.reply.text if item.reply else None
+        message = item.event.message_content
+        return self._contents.seal(item.interaction_id, community.settings, item.trigger, message, reply)
 
     async def _postpone(self, item: Interaction, deliveries: int, seconds: float, reason: str) -> None:
         """Offer it again after a while, for the last time when `DELIVERY_TTL` ends, or give it up after that."""

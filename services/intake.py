@@ -10,6 +10,7 @@ from uuid import UUID
 
 from services.commands import read_command
 from services.communities import Communities, Community, UnknownEntity
+from services.contents import Contents
 from services.events import ChatEvent
 from services.group_commit import GroupCommit
 from services.ids import new_id
@@ -57,6 +58,7 @@ class Intake:
         secret: str,
         communities: Communities,
         limits: Limits,
+        contents: Contents,
         interactions: Interactions,
         worker: Worker,
         tasks: Tasks,
@@ -65,6 +67,7 @@ class Intake:
     ) -> None:
         self._communities = communities
         self._limits = limits
+        self._contents = contents
         self._interactions = interactions
         self._worker = worker
         self._tasks = tasks
@@ -123,9 +126,11 @@ class Intake:
         suppressed = "bot_author" if community.triggers.is_bot(item.event) else self._limits.full(taking)
         as_json = item.event.model_dump_json()
         event_hash = item.event.fingerprint(self._hash_key, as_json)
-        if dedupe_id:
-            return Entry(item, as_json, given_key(dedupe_id), event_hash, ID_SECONDS, taking, suppressed)
-        return Entry(item, as_json, own_key(event_hash), event_hash, SAME_EVENT_SECONDS, taking, suppressed)
+        kept = self._contents.seal(
+            item.interaction_id, community.settings, item.trigger, item.event.message_content, None
+        )
+        key, seconds = (given_key(dedupe_id), ID_SECONDS) if dedupe_id else (own_key(event_hash), SAME_EVENT_SECONDS)
+        return Entry(item, as_json, key, event_hash, seconds, taking, suppressed, kept=kept)
 
     async def _commit(self, entries: list[Entry]) -> list[Repeat | None]:
         """Journal entries and start work on those that are new, whether or not their callers still wait."""
@@ -155,7 +160,7 @@ class Intake:
         if entry.leased:
             self._worker.release(entry.item.community_id)
         entry.suppressed = reason
-        self._tasks.spawn(self._interactions.hold_back(entry.item.interaction_id, reason), "hold back")
+        self._tasks.spawn(self._interactions.hold_back(entry.item.interaction_id, reason, entry.kept), "hold back")
         return False
 
     async def _take_for_all(self, entries: list[Entry]) -> None:
@@ -169,7 +174,7 @@ class Intake:
                     entry.item.held_back.set_result(reason)
         for entry, reason in zip(entries, reasons, strict=True):
             if reason and not entry.leased:
-                await self._interactions.hold_back(entry.item.interaction_id, reason)
+                await self._interactions.hold_back(entry.item.interaction_id, reason, entry.kept)
 
     def _begin(self, entry: Entry) -> None:
         item = entry.item

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import orjson
 
+from services.contents import Contents, Kept
 from services.database import Database
 from services.events import ChatEvent
 from services.group_commit import GroupCommit
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 # How late a last state may be written: a delivery that was, and is not known to have been, is made again.
 END_SECONDS = 0.02
+_NOT_KEPT = {"sealed": None, "keep_days": None}
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Entry:
     taking: Taking
     suppressed: str | None = None
     leased: bool = False
+    kept: Kept | None = None  # the message, should it be suppressed
 
 
 @dataclass(frozen=True)
@@ -123,13 +126,15 @@ class _End:
     state: str
     reason: str | None
     timings: dict[str, float]
+    kept: Kept | None
 
 
 class Interactions:
     """The queries on the journal. All raise DatabaseUnavailable."""
 
-    def __init__(self, database: Database, tasks: Tasks, owner: UUID, lease_seconds: float) -> None:
+    def __init__(self, database: Database, contents: Contents, tasks: Tasks, owner: UUID, lease_seconds: float) -> None:
         self._database = database
+        self._contents = contents
         self._queries = database.queries
         self._inserting, self._answering, self._ending = (database.own_connection() for _ in range(3))
         self._answers: GroupCommit[_Answer, bool] = GroupCommit(self._answer_all, tasks, 0)
@@ -174,16 +179,28 @@ class Interactions:
         if row is None:
             return None
         fields = dict(row)
-        event = json.loads(fields.pop("event") or "{}")
         trigger = Trigger(fields.pop("trigger_type"), fields.pop("trigger_match"))
-        timings = json.loads(fields.pop("timings"))
-        return Outcome(trigger=trigger, timings=timings, message=event.get("message_content"), **fields)
+        fields["timings"] = json.loads(fields["timings"])
+        return Outcome(trigger=trigger, **(fields | self._said(fields)))
 
     async def history(self, community_id: UUID, before: datetime | None, rows: int) -> list[dict[str, Any]]:
         """Up to `rows` interactions of a community that ended before a moment, the last first."""
         page = {"community_id": community_id, "before": before, "rows": rows}
         async with self._database.connection() as connection:
-            return [told(dict(row)) async for row in self._queries.select_history(connection, **page)]
+            return [self.told(dict(row)) async for row in self._queries.select_history(connection, **page)]
+
+    def told(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row as the API tells it."""
+        said = self._said(row)
+        trigger = {"type": row.pop("trigger_type"), "match": row.pop("trigger_match")}
+        plain = {name: _plain(value) for name, value in row.items()}
+        return plain | {"trigger": trigger, "timings": json.loads(row["timings"])} | said
+
+    def _said(self, row: dict[str, Any]) -> dict[str, str | None]:
+        """The texts of a row, taken out of it: while it is worked on, and as long as they are kept."""
+        event = json.loads(row.pop("event") or "{}")
+        kept = self._contents.read(row["interaction_id"], row.pop("sealed"))
+        return {"message": kept.message or event.get("message_content"), "reply": row.pop("reply") or kept.reply}
 
     async def claim_waiting(self, slots: int, share: int, rooms: dict[UUID, int]) -> list[Interaction]:
         """Take up to `slots` that wait, at most `share` of one community, or its room where `rooms` has one."""
@@ -241,14 +258,21 @@ class Interactions:
         async with self._database.connection() as connection:
             await self._queries.postpone_delivery(connection, **row)
 
-    async def end(self, item: Interaction, state: str, reason: str | None, timings: dict[str, float]) -> bool:
-        """Commit the last state and erase the texts; False when the interaction is no longer this instance's."""
-        [written] = await self._ends.submit([_End(item, state, reason, timings)], urgent=False)
+    async def end(
+        self, item: Interaction, state: str, reason: str | None, timings: dict[str, float], kept: Kept | None = None
+    ) -> bool:
+        """Commit the last state and erase the texts but for those that are `kept`.
+
+        False when the interaction is no longer this instance's.
+        """
+        [written] = await self._ends.submit([_End(item, state, reason, timings, kept)], urgent=False)
         return written
 
     async def _end_all(self, ends: list[_End]) -> list[bool]:
         rows = [
-            _held(end.item, end.timings) | {"state": end.state, "reason": end.reason, "deliveries": end.item.deliveries}
+            _held(end.item, end.timings)
+            | {"state": end.state, "reason": end.reason, "deliveries": end.item.deliveries}
+            | _kept(end.kept)
             for end in sorted(ends, key=_by_id)
         ]
         async with self._ending.use() as connection:
@@ -263,10 +287,11 @@ class Interactions:
         async with self._database.connection() as connection:
             return [row["interaction_id"] async for row in self._queries.cancel_interactions(connection, **row)]
 
-    async def hold_back(self, interaction_id: UUID, reason: str) -> None:
+    async def hold_back(self, interaction_id: UUID, reason: str, kept: Kept | None) -> None:
         """Suppress what is not to be answered after all, whoever has taken it up meanwhile."""
+        row = {"interaction_id": interaction_id, "reason": reason} | (_kept(kept) or _NOT_KEPT)
         async with self._database.connection() as connection:
-            await self._queries.hold_back_interaction(connection, interaction_id=interaction_id, reason=reason)
+            await self._queries.hold_back_interaction(connection, **row)
 
     async def redrive(self, community_id: UUID | None) -> int:
         """Offer undeliverable replies once more, of one community or of all; how many."""
@@ -278,17 +303,10 @@ class Interactions:
         async with self._database.connection() as connection:
             return int(await self._queries.delete_ended(connection, seconds=seconds, rows=rows))
 
-
-def told(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as the API tells it."""
-    event = json.loads(row.pop("event") or "{}")
-    trigger = {"type": row.pop("trigger_type"), "match": row.pop("trigger_match")}
-    plain = {name: _plain(value) for name, value in row.items()}
-    return plain | {
-        "trigger": trigger,
-        "timings": json.loads(row["timings"]),
-        "message": event.get("message_content"),
-    }
+    async def erase_kept(self, rows: int) -> int:
+        """Erase the texts of up to `rows` that were kept for long enough; how many."""
+        async with self._database.connection() as connection:
+            return int(await self._queries.erase_kept(connection, rows=rows))
 
 
 def _plain(value: Any) -> Any:
@@ -331,7 +349,12 @@ def _row(entry: Entry) -> dict[str, Any]:
         "state": "suppressed" if entry.suppressed else "answering" if entry.leased else "received",
         "reason": entry.suppressed,
         "repeat_seconds": entry.repeat_seconds,
+        **_kept(entry.kept if entry.suppressed else None),
     }
+
+
+def _kept(kept: Kept | None) -> dict[str, Any]:
+    return {"sealed": kept.sealed, "keep_days": kept.days} if kept else {}
 
 
 def _held(item: Interaction, timings: dict[str, float]) -> dict[str, Any]:

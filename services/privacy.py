@@ -11,7 +11,7 @@ from services.cache_manager import CacheManager, UserKey
 from services.changes import Changes
 from services.database import Database
 from services.ids import new_id
-from services.interactions import told
+from services.interactions import Interactions
 from services.limits import Limits
 from services.logs import UserHash
 
@@ -35,6 +35,7 @@ class Privacy:
     def __init__(
         self,
         database: Database,
+        interactions: Interactions,
         cache: CacheManager,
         limits: Limits,
         audit: Audit,
@@ -42,6 +43,7 @@ class Privacy:
         hash_user: UserHash,
     ) -> None:
         self._database = database
+        self._interactions = interactions
         self._queries = database.queries
         self._cache = cache
         self._limits = limits
@@ -79,4 +81,4 @@ class Privacy:
         for each in communities:
             if each is not None and (history := await self._cache.history(UserKey(each, platform, user_id), 100)):
                 conversations[str(each)] = [asdict(exchange) for exchange in history]
-        return {"interactions": [told(row) for row in rows], "conversations": conversations}
+        return {"interactions": [self._interactions.told(row) for row in rows], "conversations": conversations}

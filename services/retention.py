@@ -1,8 +1,9 @@
-"""Trims the journal: rows of what ended long ago go, a batch at a time."""
+"""Trims the journal: texts that were kept for long enough and rows of what ended long ago go, a batch at a time."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from services.database import DatabaseUnavailable
 from services.interactions import Interactions
@@ -26,15 +27,19 @@ class Retention:
         tasks.repeat(self.trim, self._pause, "trim the journal")
 
     async def trim(self) -> None:
-        """Delete until a batch is not full."""
+        """Erase and delete until a batch is not full."""
+        await self._repeat(self._interactions.erase_kept, "the texts of {} interactions were erased")
+        await self._repeat(lambda rows: self._interactions.trim(self._seconds, rows), "{} interactions were deleted")
+
+    async def _repeat(self, work: Callable[[int], Awaitable[int]], message: str) -> None:
         gone = BATCH_ROWS
         while gone == BATCH_ROWS:
             try:
-                gone = await self._interactions.trim(self._seconds, BATCH_ROWS)
+                gone = await work(BATCH_ROWS)
             except DatabaseUnavailable:
                 return
             if gone:
-                self._log.info("journal.trimmed", f"{gone} interactions were deleted", result="SUCCESS")
+                self._log.info("journal.trimmed", message.format(gone), result="SUCCESS")
 
     async def _pause(self) -> None:
         await asyncio.sleep(PAUSE_SECONDS)

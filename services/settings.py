@@ -127,6 +127,10 @@ class CommunitySettings(BaseModel):
     context_history_limit: Annotated[int, Field(ge=0, le=100)] = Field(
         description="Exchanges of a user that a prompt shows."
     )
+    store_content: bool = Field(
+        description="Keep what was said and answered, sealed, for `retention_days`; off: only until it is answered."
+    )
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = Field(description="See there.")
     user_cooldown: Span = Field(description="Seconds between two replies to one user; 0: none. Events do not count.")
     greeting_cooldown: Span = Field(description="Seconds until the same user is greeted again; 0: none.")
     channel_replies: Count = Field(description="Replies in a channel in `channel_seconds`; 0: any number.")
@@ -184,6 +188,8 @@ def of_environment(settings: Settings) -> dict[str, Any]:
         "quiet_until": 0,
         "enable_chat_context": settings.enable_chat_context,
         "context_history_limit": settings.context_history_limit,
+        "store_content": False,
+        "retention_days": 30,
         "user_cooldown": 10.0,
         "greeting_cooldown": 1800.0,
         "channel_replies": 20,

@@ -17,7 +17,7 @@ from services.communities import COMMUNITY, Communities
 from services.database import Database
 from services.ledger import Ledger
 from services.settings import DEFAULTS, CommunitySettings, resolve
-from services.vault import Unreadable, Vault
+from services.vault import Vault
 
 if TYPE_CHECKING:
     from services.database import Connection
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 KEY = "api_key"
 MAX_KEY = 500
 # Of one community alone: an admin's go into the environment.
+_KEEPING = {"store_content", "retention_days"}
 _NOT_FOR_ALL = (KEY, "base_url", "quiet_until")
 
 
@@ -122,31 +123,28 @@ class SettingsStore:
             details = _differences(before, own)
             if sealed != row["sealed_key"]:
                 details[KEY] = "set" if sealed else "cleared"
+            if details.keys() & _KEEPING:
+                await self._keep_no_longer(connection, community_id, below, own)
             about = None if community_id == DEFAULTS else community_id
             await self._audit.note(connection, actor, "settings.changed", about, details | {"version": written})
             await change.tell(f"{COMMUNITY}:{community_id}")
         return View(community_id, written, settings, tuple(sorted(own)), bool(sealed))
 
-    async def rotate_keys(self, actor: str) -> tuple[int, int]:
-        """Seal all keys of communities with the newest secret; how many were, and how many could not be read."""
-        async with self._database.connection() as connection:
-            rows = [row async for row in self._queries.select_sealed(connection)]
-        rotated = lost = 0
-        for row in rows:
-            try:
-                sealed = self._vault.rotate(row["sealed_key"])
-            except Unreadable:
-                lost += 1
-                continue
-            async with self._changes.transaction() as change:
-                about = {"community_id": row["community_id"], "before": row["sealed_key"], "sealed_key": sealed}
-                await self._queries.update_sealed(change.connection, **about)
-                await change.tell(f"{COMMUNITY}:{row['community_id']}")
-            rotated += 1
-        async with self._changes.transaction() as change:
-            details = {"rotated": rotated, "unreadable": lost}
-            await self._audit.note(change.connection, actor, "secrets.rotated", None, details)
-        return rotated, lost
+    async def _keep_no_longer(
+        self, connection: Connection, community_id: UUID, below: dict[str, Any], own: dict[str, Any]
+    ) -> None:
+        """Texts that were kept for longer than they are now end sooner: those of a community, or by the defaults."""
+        owned = {community_id: own}
+        if community_id == DEFAULTS:
+            below = resolve(below, own)
+            owned = {
+                row["community_id"]: json.loads(row["own"] or "{}")
+                async for row in self._queries.select_keeping(connection)
+            }
+        for each, theirs in owned.items():
+            values = resolve(below, theirs)
+            days = values["retention_days"] if values["store_content"] else 0
+            await self._queries.keep_no_longer_than(connection, community_id=each, days=days)
 
     async def _exists(self, connection: Connection, community_id: UUID) -> bool:
         if community_id == DEFAULTS:

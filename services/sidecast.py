@@ -17,6 +17,7 @@ from services.changes import Changes
 from services.commands import Commands
 from services.communities import Communities
 from services.composer import Composer
+from services.contents import Contents
 from services.database import Database
 from services.deliveries import Deliveries
 from services.gateway import Gateway
@@ -33,6 +34,7 @@ from services.metrics import Metrics
 from services.privacy import Privacy
 from services.rates import Rates
 from services.retention import Retention
+from services.rotation import Rotation
 from services.router_service import DevRouter, HttpRouter
 from services.settings import of_environment
 from services.settings_store import SettingsStore
@@ -67,7 +69,8 @@ class Sidecast:
         self.ai = AIService(self.chains, settings, self.ledger, log)
         self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
         self._tasks = tasks = Tasks(log)
-        self.interactions = Interactions(self.database, tasks, uuid4(), settings.lease_seconds)
+        contents = Contents(self.vault, log)
+        self.interactions = Interactions(self.database, contents, tasks, uuid4(), settings.lease_seconds)
         self.gateway = Gateway(self.ai, tasks, log)
         self._renewing = Tasks(log)  # apart, since leases are renewed while the rest is drained
         self._leases = Leases(self.interactions, settings.lease_seconds, log)
@@ -76,6 +79,7 @@ class Sidecast:
             self.database, self.changes, self.audit, of_environment(settings), auto_register=settings.auto_register
         )
         self.keys = Keys(settings, self.database, self.changes, self.audit, log)
+        self.rotation = Rotation(self.database, self.vault, self.audit, self.changes)
         self._jwts = Jwts(settings, log)
         self.access = Access(self.keys, self._jwts)
         self.settings_store = SettingsStore(
@@ -83,8 +87,19 @@ class Sidecast:
         )
         secret = settings.secret_key.get_secret_value()
         hash_user = UserHash(secret)
-        self.privacy = Privacy(self.database, self.cache, self.limits, self.audit, self.changes, hash_user)
-        deliveries = Deliveries(settings, self.interactions, self._leases, self.router, self.metrics, log)
+        self.privacy = Privacy(
+            self.database, self.interactions, self.cache, self.limits, self.audit, self.changes, hash_user
+        )
+        deliveries = Deliveries(
+            settings,
+            self.interactions,
+            self.communities,
+            contents,
+            self._leases,
+            self.router,
+            self.metrics,
+            log,
+        )
         self._worker = worker = Worker(
             settings,
             self.interactions,
@@ -98,7 +113,9 @@ class Sidecast:
             self.metrics,
             log,
         )
-        self.intake = Intake(secret, self.communities, self.limits, self.interactions, worker, tasks, self.metrics, log)
+        self.intake = Intake(
+            secret, self.communities, self.limits, contents, self.interactions, worker, tasks, self.metrics, log
+        )
         self._retention = Retention(self.interactions, settings.journal_retention, log)
         self.health = HealthService(self.database, self.valkey, self.chains, self.router)
 

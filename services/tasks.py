@@ -40,6 +40,8 @@ class Tasks:
         async def loop() -> None:
             while not self._stopping:
                 await self._guard(step(), name)
+                if self._stopping:  # since the step began; a pause begun now would be slept through
+                    break
                 pausing = asyncio.ensure_future(pause())
                 self._pauses.add(pausing)
                 await asyncio.wait([pausing])

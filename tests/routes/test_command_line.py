@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,8 @@ async def test_the_secret_is_changed_while_instances_run(make_service: MakeServi
         old = await make_service(secret_key="the old one", **allowed)
         channel = event()["entity_id"]
         mine = await community(old, channel)
-        own = {"provider": "custom", "base_url": f"{url}/v1", "model": "m", "api_key": "canary-own"}
+        own: dict[str, Any] = {"provider": "custom", "base_url": f"{url}/v1", "model": "m", "api_key": "canary-own"}
+        own["store_content"] = True
         assert (await put(old, community_id=mine, **own))[0] == 200
 
         async def sent(service: Service) -> str:
@@ -91,7 +93,7 @@ async def test_the_secret_is_changed_while_instances_run(make_service: MakeServi
         both = await make_service(secret_key="the new one", secret_key_previous="the old one", **allowed)
         assert await sent(both) == "Bearer canary-own"
         said = await sidecast("secrets", "rotate", SECRET_KEY="the new one", SECRET_KEY_PREVIOUS="the old one")
-        assert said == "keys of communities that are sealed with SECRET_KEY now: 1"
+        assert said == "sealed with SECRET_KEY now: 1 keys of communities, 2 texts"
         await both.sidecast.drain()
         alone = await make_service(secret_key="the new one", **allowed)
         assert await sent(alone) == "Bearer canary-own"

@@ -92,6 +92,9 @@ INDEXES = {
     "select_history": "interactions_history",
     "select_of_user": "interactions_by_user",
     "forget_user": "interactions_by_user",
+    "erase_kept": "interactions_kept",
+    "select_kept": "interactions_pkey",
+    "update_kept": "interactions_pkey",
     "select_spent": "ledger_by_community",
 }
 

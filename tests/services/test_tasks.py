@@ -60,3 +60,17 @@ async def test_a_loop_goes_on_after_a_step_that_fails(capsys: pytest.CaptureFixt
         await asyncio.sleep(0)
     await tasks.drain(1)
     assert capsys.readouterr().out.count("task.failed") == 1
+
+
+async def test_a_loop_that_is_in_a_step_when_it_is_drained_does_not_pause_again() -> None:
+    async def step() -> None:
+        await asyncio.sleep(0.05)
+
+    async def pause() -> None:
+        await asyncio.sleep(30)
+
+    tasks = Tasks(open_log(load_settings()))
+    tasks.repeat(step, pause, "loop")
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await tasks.drain(20)

@@ -9,6 +9,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from services.contents import Contents
 from services.events import ChatEvent
 from services.ids import new_id
 from services.interactions import Entry, Interaction, Interactions
@@ -120,7 +121,9 @@ async def crash(service: Service, lease_seconds: float = 0.001, **fields: Any) -
         Taking(item.interaction_id, ()),
         leased=True,
     )
-    killed = Interactions(service.sidecast.database, Tasks(service.sidecast.log), uuid4(), lease_seconds)
+    parts = service.sidecast
+    contents = Contents(parts.vault, parts.log)
+    killed = Interactions(parts.database, contents, Tasks(parts.log), uuid4(), lease_seconds)
     assert await killed.insert([entry]) == [None]
     return str(item.interaction_id)
 

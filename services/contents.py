@@ -1,0 +1,65 @@
+"""What was said, for communities that keep it (`store_content`): sealed, each text for its own row alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import orjson
+
+from services.logs import Log
+from services.settings import CommunitySettings
+from services.triggers import COMMAND, Trigger
+from services.vault import Unreadable, Vault
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Sealed texts, and for how many days they are kept."""
+
+    sealed: str
+    days: int
+
+
+@dataclass(frozen=True)
+class Said:
+    """A message and the reply to it, each where it is known."""
+
+    message: str | None = None
+    reply: str | None = None
+
+
+NOTHING = Said()
+
+
+class Contents:
+    """Seals texts, and reads them again."""
+
+    def __init__(self, vault: Vault, log: Log) -> None:
+        self._vault = vault
+        self._log = log
+
+    def seal(
+        self, interaction_id: UUID, settings: CommunitySettings, trigger: Trigger, message: str, reply: str | None
+    ) -> Kept | None:
+        """What is to be kept; None where a community keeps nothing. What is said to be forgotten is no text to keep."""
+        if not settings.store_content or trigger.type == COMMAND:
+            return None
+        text = orjson.dumps([message, reply]).decode()
+        return Kept(self._vault.seal(_place(interaction_id), text), settings.retention_days)
+
+    def read(self, interaction_id: UUID, sealed: str | None) -> Said:
+        """What was kept, if anything was."""
+        if not sealed:
+            return NOTHING
+        try:
+            message, reply = orjson.loads(self._vault.open(_place(interaction_id), sealed))
+        except Unreadable:
+            message = "a text that was kept cannot be read (was SECRET_KEY changed without SECRET_KEY_PREVIOUS?)"
+            self._log.error("contents.unreadable", message, interaction=str(interaction_id), result="ERROR")
+            return NOTHING
+        return Said(message or None, reply)
+
+
+def _place(interaction_id: UUID) -> str:
+    return f"text {interaction_id}"
