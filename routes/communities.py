@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 from uuid import UUID
 
 import click
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from quart import Blueprint
 from quart.cli import ScriptInfo, pass_script_info
 
 from routes import command
-from routes.body import read_body, read_query
+from routes.body import details, read_body, read_query
 from routes.connection import BASE
 from routes.context import known_community, not_found, own_community, require, sidecast, success
 from routes.errors import APIError
+from services.carrying import Document, WrongPassphrase
 from services.communities import Listed
 from services.events import Name
 from services.keys import ADMIN, COMMUNITY
+from services.settings_store import BadSettings
 from services.sidecast import Sidecast
+from services.vault import Unreadable
 
 blueprint = Blueprint("communities", __name__, url_prefix=BASE)
 MAX_ENTITIES = 100
@@ -108,15 +112,84 @@ async def get_history() -> dict[str, Any]:
 @pass_script_info
 def list_communities(info: ScriptInfo) -> None:
     """All communities: id, name, channels."""
-
-    async def listed(services: Sidecast) -> list[Listed]:
-        found: list[Listed] = []
-        while page := await services.communities.page(None, found[-1].community_id if found else UUID(int=0), 1000):
-            found += page
-        return found
-
-    for community in command.run(info, listed):
+    for community in command.run(info, _all):
         click.echo(f"{community.community_id}\t{community.name}\t{' '.join(community.entities)}")
+
+
+@blueprint.cli.command("show")
+@click.argument("community_id", type=click.UUID)
+@pass_script_info
+def show(info: ScriptInfo, community_id: UUID) -> None:
+    """A community as JSON: its channels, and the settings that hold for it."""
+
+    async def look(services: Sidecast) -> dict[str, Any] | None:
+        view = await services.settings_store.view(community_id)
+        listed = await services.communities.page(community_id, UUID(int=0), 1)
+        if view is None or not listed:
+            return None
+        about = {"version": view.version, "own": list(view.own), "api_key_set": view.has_key}
+        return _listed(listed[0]) | about | {"settings": view.settings.model_dump()}
+
+    found = command.run(info, look)
+    if found is None:
+        raise click.ClickException("there is no such community")
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+@blueprint.cli.command("export")
+@click.argument("community_ids", type=click.UUID, nargs=-1)
+@click.option("--file", type=click.File("w", lazy=True, atomic=True), default="-", help="where to; default: the screen")
+@click.option("--with-keys", is_flag=True, help="the keys for providers too, sealed with a passphrase")
+@click.option("--passphrase", envvar="SIDECAST_PASSPHRASE", help="asked for where it is needed and not given")
+@pass_script_info
+def export(
+    info: ScriptInfo, community_ids: tuple[UUID, ...], file: IO[str], *, with_keys: bool, passphrase: str | None
+) -> None:
+    """Communities as JSON: those that are named, or all. Keys are left out but for --with-keys."""
+    if with_keys and not passphrase:
+        passphrase = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+
+    async def carry(services: Sidecast) -> Document:
+        ids = list(community_ids) or [each.community_id for each in await _all(services)]
+        return await services.carrying.export(ids, passphrase if with_keys else None)
+
+    try:
+        document = command.run(info, carry)
+    except Unreadable:
+        raise click.ClickException("a key cannot be read with SECRET_KEY or SECRET_KEY_PREVIOUS") from None
+    if missing := set(community_ids) - {one.community_id for one in document.communities}:
+        raise click.ClickException(f"there is no community {', '.join(map(str, sorted(missing)))}")
+    file.write(document.model_dump_json(indent=2, exclude_none=True) + "\n")
+
+
+@blueprint.cli.command("import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--passphrase", envvar="SIDECAST_PASSPHRASE", help="of the keys; they are left out without one")
+@pass_script_info
+def take(info: ScriptInfo, file: IO[bytes], passphrase: str | None) -> None:
+    """Make communities from JSON that was exported; those that there are become as it has them."""
+    try:
+        document = Document.model_validate_json(file.read())
+    except ValidationError as error:
+        problems = [f"{problem['field']}: {problem['problem']}" for problem in details(error)]
+        raise click.ClickException("; ".join(problems[:5])) from None
+    try:
+        keyless = command.run(info, lambda services: services.carrying.take(document, passphrase, command.ACTOR))
+    except WrongPassphrase:
+        raise click.ClickException("the passphrase is not that of the keys. Nothing was changed.") from None
+    except BadSettings as bad:
+        said = "; ".join(f"{field}: {problem}" for field, problem in bad.problems)
+        raise click.ClickException(f"{said}. What is before it in the file was imported.") from None
+    click.echo(
+        f"{len(document.communities)} communities" + (f", {keyless} of them without their key" if keyless else "")
+    )
+
+
+async def _all(services: Sidecast) -> list[Listed]:
+    found: list[Listed] = []
+    while page := await services.communities.page(None, found[-1].community_id if found else UUID(int=0), 1000):
+        found += page
+    return found
 
 
 def _listed(community: Listed) -> dict[str, Any]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
+import click
 from quart import Blueprint, request
+from quart.cli import ScriptInfo, pass_script_info
 
+from routes import command
 from routes.connection import BASE
 from routes.context import known_community, require, sidecast, success
 from services.keys import COMMUNITY
@@ -28,3 +32,15 @@ async def delete_user(platform: str, user_id: str) -> dict[str, Any]:
     community_id = await known_community(principal, request.args.get("community_id"))
     receipt = await sidecast().privacy.forget(platform, user_id, community_id, principal.name)
     return success(receipt.as_dict())
+
+
+@blueprint.cli.command("forget")
+@click.argument("platform")
+@click.argument("user_id")
+@click.option("--community", type=click.UUID, help="in this community alone")
+@pass_script_info
+def forget(info: ScriptInfo, platform: str, user_id: str, community: UUID | None) -> None:
+    """Forget the person USER_ID of PLATFORM, and print the receipt."""
+    receipt = command.run(info, lambda services: services.privacy.forget(platform, user_id, community, command.ACTOR))
+    for name, value in receipt.as_dict().items():
+        click.echo(f"{name}\t{value}")

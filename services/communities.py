@@ -132,9 +132,9 @@ class Communities:
         async with self._database.connection() as connection:
             return [Listed(**dict(row)) async for row in self._database.queries.select_communities(connection, **page)]
 
-    async def make(self, name: str, entities: list[str], actor: str) -> Listed:
-        """A new community with these channels. Raises DatabaseUnavailable."""
-        community_id = new_id()
+    async def make(self, name: str, entities: list[str], actor: str, community_id: UUID | None = None) -> Listed:
+        """A new community with these channels, by an id that is given or a new one. Raises DatabaseUnavailable."""
+        community_id = community_id or new_id()
         async with self._changes.transaction() as change:
             connection = change.connection
             await self._database.queries.insert_community(connection, community_id=community_id, name=name)

@@ -90,10 +90,15 @@ class Database:
                 if time.monotonic() > deadline:
                     raise DatabaseUnavailable(f"PostgreSQL did not answer within {START_SECONDS} s") from error
                 await asyncio.sleep(0.2)
+        await self.migrate()
+
+    async def migrate(self) -> list[str]:
+        """Bring the schema up to date; the migrations that it took. Raises DatabaseUnavailable, MigrationError."""
         async with self.connection() as connection:
             applied = await migrate(connection, SQL / "migrations")
         if applied:
             self._log.system("database.migrated", f"applied {', '.join(applied)}", result="SUCCESS")
+        return applied
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -217,11 +222,16 @@ async def migrate(connection: Connection, folder: Path) -> list[str]:
 
 
 async def _apply(connection: Connection, name: str, text: str, applied: str | None) -> None:
-    checksum = hashlib.sha256(text.encode()).hexdigest()
-    if applied == checksum:
+    found = checksum(text)
+    if applied == found:
         return
     if applied is not None:
         raise MigrationError(f"the migration {name} has changed since it was applied; write a new one instead")
     async with connection.transaction():
         await connection.execute(text, timeout=MIGRATION_SECONDS)
-        await connection.execute("insert into migrations (name, checksum) values ($1, $2)", name, checksum)
+        await connection.execute("insert into migrations (name, checksum) values ($1, $2)", name, found)
+
+
+def checksum(text: str) -> str:
+    """What a migration is recognised by."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
+from services.changes import Changes
 from services.events import ChatEvent
 from services.settings import CommunitySettings
 from services.triggers import COMMAND, Trigger
@@ -24,6 +25,7 @@ from services.valkey import Valkey, ValkeyAway
 VALKEY_SECONDS = 0.05
 MAX_COUNTED = 50_000
 FULL_SECONDS = 1.0  # how long it is taken as known that all instances together have no place left
+UNCOUNTED = "uncounted"
 BOT_CHAIN = 2
 BOT_SECONDS = 600.0
 # Names of bots that no list has.
@@ -95,8 +97,9 @@ def _base(community_id: UUID) -> str:
 class Limits:
     """Takes places: first as this instance has counted, then as all have."""
 
-    def __init__(self, valkey: Valkey) -> None:
+    def __init__(self, valkey: Valkey, changes: Changes) -> None:
         self._valkey = valkey
+        changes.listeners.append(self._hear)
         self._script = valkey.script(_TAKE)
         self._places: OrderedDict[str, deque[float]] = OrderedDict()
         self._full_until: OrderedDict[str, float] = OrderedDict()
@@ -135,13 +138,21 @@ class Limits:
     async def forget(self, community_id: UUID, platform: str, user_id: str) -> None:
         """Let go of what is counted for a user."""
         user = user_key(community_id, platform, user_id)
-        keys = [user, f"{user}:greeting"]
-        for key in keys:
-            self._places.pop(key, None)
         try:
-            await self._valkey.run(lambda client: client.delete(*keys))
+            await self._valkey.run(lambda client: client.delete(user, f"{user}:greeting"))
         except ValkeyAway:
             pass  # they end by themselves
+
+    def change_of(self, community_id: UUID, platform: str, user_id: str) -> str:
+        """What to tell every instance when a user is forgotten."""
+        return f"{UNCOUNTED}:{user_key(community_id, platform, user_id)}"
+
+    def _hear(self, what: str) -> None:
+        kind, _, user = what.partition(":")
+        if kind == UNCOUNTED:
+            for key in (user, f"{user}:greeting"):
+                self._places.pop(key, None)
+                self._full_until.pop(key, None)
 
     def _let_go(self, taking: Taking) -> None:
         """Places that were taken here and not for all count no longer."""

@@ -15,6 +15,8 @@ from services.interactions import Interactions
 from services.limits import Limits
 from services.logs import UserHash
 
+Forgotten = set[tuple[str, UUID | None]]
+
 
 @dataclass(frozen=True)
 class Receipt:
@@ -66,10 +68,28 @@ class Privacy:
             await self._audit.note(connection, actor, "user.forgotten", community_id, details)
             for user in users:
                 await change.tell(self._cache.change_of(user))
+                await change.tell(self._limits.change_of(user.community_id, platform, user_id))
         for user in users:
             await self._cache.forget(user)
             await self._limits.forget(user.community_id, platform, user_id)
         return receipt
+
+    async def forgotten(self) -> Forgotten:
+        """Who was ever forgotten, as the audit log has it: a keyed hash, and the community or None for all."""
+        async with self._database.connection() as connection:
+            return {(row["user"], row["community_id"]) async for row in self._queries.select_forgotten(connection)}
+
+    async def forget_again(self, forgotten: Forgotten, actor: str) -> int:
+        """Forget whom an older backup has brought back; how many."""
+        async with self._database.connection() as connection:
+            people = [row async for row in self._queries.select_people(connection)]
+        again = 0
+        for community_id, platform, user_id in people:
+            user = self._hash_user(platform, user_id)
+            if not forgotten.isdisjoint({(user, community_id), (user, None)}):
+                await self.forget(platform, user_id, community_id, actor)
+                again += 1
+        return again
 
     async def known(self, platform: str, user_id: str, community_id: UUID | None) -> dict[str, Any]:
         """All that is known of a person, in one community or in all."""

@@ -90,6 +90,15 @@ class SettingsStore:
         has_key = bool(row and row["sealed_key"])
         return View(community_id, row["version"] if row else 0, settings, tuple(sorted(own)), has_key)
 
+    async def key(self, community_id: UUID) -> str | None:
+        """A community's key for its provider, in clear. Raises Unreadable."""
+        view = await self.view(community_id)
+        async with self._database.connection() as connection:
+            row = await self._queries.select_settings(connection, community_id=community_id)
+        if view is None or row is None or row["sealed_key"] is None:
+            return None
+        return self._vault.open(place_of_key(community_id, view.settings), row["sealed_key"])
+
     async def change(self, community_id: UUID, changes: dict[str, Any], version: int | None, actor: str) -> View | None:
         """Set what `changes` names; None is inherited again. None where there is no such community.
 

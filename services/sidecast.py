@@ -10,8 +10,10 @@ from config import Settings
 from services.access import Access
 from services.ai_service import AIService
 from services.audit import Audit
+from services.backup import Backup
 from services.budgets import Budgets
 from services.cache_manager import CacheManager
+from services.carrying import Carrying
 from services.chains import Chains
 from services.changes import Changes
 from services.commands import Commands
@@ -60,7 +62,7 @@ class Sidecast:
         self.valkey = Valkey(settings.redis_url, log)
         self.changes = Changes(self.database)
         self.cache = CacheManager(self.valkey, self.changes, settings.context_ttl)
-        self.limits = Limits(self.valkey)
+        self.limits = Limits(self.valkey, self.changes)
         self.rates = Rates(self.valkey, settings.api_rate_limit)
         self.ledger = Ledger(self.database, log)
         self.vault = Vault(settings)
@@ -85,6 +87,8 @@ class Sidecast:
         self.settings_store = SettingsStore(
             self.database, self.communities, self.chains, self.vault, self.ledger, self.audit, self.changes
         )
+        self.carrying = Carrying(self.communities, self.settings_store)
+        self.backup = Backup(settings.database_url, self.database)
         secret = settings.secret_key.get_secret_value()
         hash_user = UserHash(secret)
         self.privacy = Privacy(

@@ -22,3 +22,7 @@ limit :rows;
 -- name: select_chain(after, rows)
 -- The chain from a number on.
 select number, at, actor, action, community_id, details, hash from audit where number > :after order by number limit :rows;
+
+-- name: select_forgotten()
+-- Who was ever forgotten, by keyed hashes, and where; asked for by hand.
+select distinct community_id, details::json ->> 'user' as "user" from audit where action = 'user.forgotten';

@@ -312,3 +312,7 @@ set user_id = '', session_id = '', event = null, reply = null, sealed = null, ke
 where ended_at is not null and user_id <> '' and user_id = :user_id and platform = :platform
     and (:community_id::uuid is null or community_id = :community_id)
 returning community_id;
+
+-- name: select_people()
+-- Everyone there is something of; asked for by hand.
+select distinct community_id, platform, user_id from interactions where ended_at is not null and user_id <> '';

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from tests.conftest import PROJECT, MakeService, Service, event
+from tests.conftest import API, PROJECT, MakeService, Service, event
 from tests.routes.test_config import community, put
 from tests.routes.test_keys import status
 from tests.stubs.openai import StubOpenAI
@@ -99,3 +101,81 @@ async def test_the_secret_is_changed_while_instances_run(make_service: MakeServi
         assert await sent(alone) == "Bearer canary-own"
         assert "4 cannot be read" in await sidecast("secrets", "rotate", SECRET_KEY="another one", code=1)
         await put(alone, community_id=mine, api_key=None)
+
+
+async def test_a_person_is_forgotten_with_a_receipt(make_service: MakeService, sidecast: CommandLine) -> None:
+    service = await make_service()
+    for _ in range(2):
+        await service.answered(user_id="cli/forgotten")
+    told = dict(
+        line.split("\t") for line in (await sidecast("users", "forget", "twitch", "cli/forgotten")).splitlines()
+    )
+    assert (told["interactions"], len(told["receipt_id"])) == ("2", 36)
+    known = await (await service.get(f"{API}/users/twitch/cli/forgotten")).get_json()
+    assert known["data"] == {"interactions": [], "conversations": {}}
+
+
+async def test_communities_are_carried_with_their_keys_sealed_or_left_out(
+    make_service: MakeService, sidecast: CommandLine, tmp_path: Path
+) -> None:
+    service = await make_service(community_url_allow="127.0.0.1", community_url_http=True)
+    channel = event()["entity_id"]
+    mine = await community(service, channel)
+    own = {"provider": "custom", "base_url": "http://127.0.0.1:9/v1", "model": "m", "persona_name": "Otto"}
+    assert (await put(service, community_id=mine, **own, api_key="canary-carried"))[0] == 200
+    plain, sealed = tmp_path / "plain.json", tmp_path / "sealed.json"
+    allowed: Any = {"COMMUNITY_URL_ALLOW": "127.0.0.1", "COMMUNITY_URL_HTTP": "true"}
+    await sidecast("communities", "export", mine, "--file", str(plain))
+    await sidecast("communities", "export", mine, "--with-keys", "--file", str(sealed), SIDECAST_PASSPHRASE="open up")
+    assert "canary" not in plain.read_text() + sealed.read_text()
+    assert json.loads(plain.read_text())["communities"][0]["settings"] == own
+    await put(service, community_id=mine, persona_name="Anna", greetings=False, api_key=None)
+    said = await sidecast("communities", "import", str(sealed), code=1, SIDECAST_PASSPHRASE="open down", **allowed)
+    assert "Nothing was changed" in said
+    assert (await shown(sidecast, mine))["settings"]["persona_name"] == "Anna"
+    said = await sidecast("communities", "import", str(sealed), SIDECAST_PASSPHRASE="open up", **allowed)
+    assert said == "1 communities"
+    about = await shown(sidecast, mine)
+    assert (about["settings"]["persona_name"], about["settings"]["greetings"], about["api_key_set"]) == (
+        "Otto",
+        True,
+        True,
+    )
+    assert await service.sidecast.settings_store.key(UUID(mine)) == "canary-carried"
+    await put(service, community_id=mine, provider=None, base_url=None, model=None, api_key=None)
+    said = await sidecast("communities", "import", str(sealed), **allowed)
+    assert said == "1 communities, 1 of them without their key"
+    elsewhere = plain.read_text().replace(mine, "00000000-0000-0000-0000-00000000c0de")
+    plain.write_text(elsewhere)
+    await sidecast("communities", "import", str(plain), **allowed)
+    assert (await shown(sidecast, "00000000-0000-0000-0000-00000000c0de"))["entities"] == [channel]
+    plain.write_text(elsewhere.replace("Otto", "x" * 51))
+    assert "persona_name: String should have" in await sidecast("communities", "import", str(plain), code=1, **allowed)
+    assert "no such community" in await sidecast("communities", "show", "00000000-0000-0000-0000-0000000000ff", code=1)
+
+
+async def shown(sidecast: CommandLine, community_id: str) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads(await sidecast("communities", "show", community_id))
+    return about
+
+
+async def test_a_backup_is_restored_while_the_service_runs_and_who_was_forgotten_stays_so(
+    empty: str, make_service: MakeService, parts: dict[str, str], tmp_path: Path
+) -> None:
+    sidecast = CommandLine(parts | {"DATABASE_URL": empty}, tmp_path)
+    service = await make_service(database_url=empty)
+    channel = event()["entity_id"]
+    reply = await service.answered(entity_id=channel, user_id="gone")
+    kept = await service.answered(entity_id=channel, user_id="here")
+    path = str(tmp_path / "backup")
+    assert "MB" in await sidecast("data", "backup", path)
+    await sidecast("users", "forget", "twitch", "gone")
+    later = await service.answered(entity_id=channel)
+    said = await sidecast("data", "restore", path, "--yes")
+    assert said == "restored\n1 people who were forgotten since the backup were forgotten again"
+    known = await (await service.get(f"{API}/users/twitch/gone")).get_json()
+    assert known["data"]["interactions"] == []
+    for interaction_id in (reply["interaction_id"], kept["interaction_id"]):
+        assert (await service.outcome(interaction_id))["state"] == "delivered"
+    assert (await service.get(f"{API}/interaction/{later['interaction_id']}")).status_code == 404
+    assert "Nothing was changed" in await sidecast("data", "restore", __file__, "--yes", code=1)

@@ -115,15 +115,15 @@ async def test_an_answer_in_flight_cannot_write_itself_back(make_service: MakeSe
     stub = StubOpenAI(delay=0.5)
     async with running(stub.app) as url:
         service = await make_service(ai_provider="waddleai", waddleai_base_url=url)
-        ack = await service.accept(user_id="anna", message_content="Hello, I am Anna")
+        ack = await service.accept(user_id="hasty", message_content="Hello, I am Anna")
         async with asyncio.timeout(5):
             while not stub.requests:
                 await asyncio.sleep(0.01)
-        answer = await service.client.delete(f"{API}/users/twitch/anna", headers={"X-API-Key": KEY})
+        answer = await service.client.delete(f"{API}/users/twitch/hasty", headers={"X-API-Key": KEY})
         receipt = (await answer.get_json())["data"]
         assert (receipt["interactions"], receipt["cancelled"]) == (1, 1)
         outcome = await service.outcome(ack["interaction_id"])
         assert (outcome["state"], outcome["reason"]) == ("suppressed", "forgotten")
         await asyncio.sleep(0.8)
     assert service.messages == []
-    assert [key for key in await redis.keys("*") if "anna" in key] == []
+    assert [key for key in await redis.keys("*") if "hasty" in key] == []
