@@ -20,7 +20,21 @@ from quart import Quart, Response
 from quart.json.provider import DefaultJSONProvider
 
 from config import MAX_COMPLETION_BYTES, ConfigError, Settings, load_running_settings, load_settings
-from routes import audit, communities, data, dev, health, interactions, keys, openai, secrets, stream, usage, users
+from routes import (
+    audit,
+    communities,
+    data,
+    dev,
+    health,
+    interactions,
+    keys,
+    openai,
+    secrets,
+    stream,
+    trial,
+    usage,
+    users,
+)
 from routes import config as settings_routes
 from routes.connection import App
 from routes.errors import register_error_handlers
@@ -61,6 +75,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         users,
         audit,
         usage,
+        trial,
         secrets,
         data,
         health,

@@ -126,6 +126,13 @@ class Communities:
             row = await self._database.queries.select_community(connection, community_id=community_id)
         return self._take(row, defaults, moment) if row else None
 
+    async def of_all(self) -> Community:
+        """A community that has set nothing for itself. Raises DatabaseUnavailable."""
+        async with self._database.connection() as connection:
+            defaults = await self._load_defaults(connection)
+        values = json.dumps(resolve(self.inherited, defaults), sort_keys=True)
+        return Community(DEFAULTS, "all", 0, *_compiled(values))
+
     async def page(self, community_id: UUID | None, after: UUID, rows: int) -> list[Listed]:
         """Up to `rows` communities by id from `after` on, or the one. Raises DatabaseUnavailable."""
         page = {"community_id": community_id, "after": after, "rows": rows}

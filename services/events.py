@@ -22,24 +22,30 @@ def _bounded(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+Kind = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Said = Annotated[str, StringConstraints(max_length=10_000)]
+Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,50}\z")]
+Metadata = Annotated[dict[str, Any], AfterValidator(_bounded)]
+
+
 class ChatEvent(BaseModel):
     """A chat message or an event; types are taken as they are, unknown fields are ignored, null is absent."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
     session_id: Name
-    message_type: Annotated[str, StringConstraints(min_length=1, max_length=100)] = CHAT
-    message_content: Annotated[str, StringConstraints(max_length=10_000)] = ""
+    message_type: Kind = CHAT
+    message_content: Said = ""
     user_id: Name
     username: Name
     entity_id: Name
-    platform: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,50}\z")]
+    platform: Platform
     display_name: Text | None = None
     event_id: Text | None = None
     is_bot: bool = False
     roles: Annotated[list[Text], Field(max_length=50)] = []
     reply_to: Text | None = None
-    metadata: Annotated[dict[str, Any], AfterValidator(_bounded)] = {}
+    metadata: Metadata = {}
 
     @model_validator(mode="before")
     @classmethod

@@ -41,6 +41,7 @@ from services.router_service import DevRouter, HttpRouter
 from services.settings import of_environment
 from services.settings_store import SettingsStore
 from services.tasks import Tasks
+from services.trial import Trial
 from services.valkey import Valkey
 from services.vault import Vault
 from services.webhooks import signing_key
@@ -104,6 +105,8 @@ class Sidecast:
             self.metrics,
             log,
         )
+        composer = Composer(settings, self.cache, self.ai, self.budgets, log)
+        self.trial = Trial(composer)
         self._worker = worker = Worker(
             settings,
             self.interactions,
@@ -111,7 +114,7 @@ class Sidecast:
             self.communities,
             self.cache,
             Commands(self.settings_store, self.privacy, hash_user),
-            Composer(settings, self.cache, self.ai, self.budgets, log),
+            composer,
             deliveries,
             tasks,
             self.metrics,
