@@ -61,8 +61,9 @@ def create_app(settings: Settings | None = None) -> Quart:
     """
     app = App(__name__, static_folder=None)
     app.json = FastJSON(app)
+    lines = sys.stdout if settings else sys.stderr  # a command's standard output is its result
     settings = settings or load_running_settings()
-    log = open_log(settings)
+    log = open_log(settings, lines)
     services = Sidecast(settings, log)
     app.extensions["sidecast"] = services
     for room in (

@@ -101,8 +101,8 @@ def read_fallback(entry: str) -> Fallback:
     """`provider/model?temperature=…&max_tokens=…`. Raises ValueError."""
     path, _, query = entry.partition("?")
     provider, _, model = path.partition("/")
-    given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
-    if given.keys() - {"temperature", "max_tokens"}:
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    if (query and not given) or given.keys() - {"temperature", "max_tokens"}:
         raise ValueError("an entry takes temperature and max_tokens alone")
     return Fallback.model_validate({"provider": provider, "model": model} | given)
 
@@ -165,7 +165,7 @@ class Settings(BaseSettings):
 
     # --- keys
     secret_key: SecretStr = Field(
-        SecretStr(""), description="Secret that hashes of user ids and events are keyed with; made by a first run."
+        SecretStr(""), description="Secret that keys, texts and tokens are sealed or signed with; made by a first run."
     )
     secret_key_previous: SecretStr = Field(
         SecretStr(""), description="The secret before, while it is changed: what was sealed with it can still be read."

@@ -266,7 +266,7 @@ async def server_sent_events(answer: Answer) -> AsyncIterator[bytes]:
     """The data of each event of a stream, one line each. Raises ProviderBadAnswer for an answer that is no stream."""
     kind = answer.headers.get("Content-Type", "")
     if not kind.startswith("text/event-stream"):
-        raise ProviderBadAnswer(f"an answer of the type {kind[:100]!r} in place of a stream")
+        raise ProviderBadAnswer("an answer that is no stream of events")
     rest = b""
     async for piece in answer.pieces():
         *lines, rest = (rest + piece).split(b"\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -61,6 +62,7 @@ PARAMETERS = frozenset(
         "user",
     }
 )
+_NAMES = PARAMETERS | {"model", "messages", "input", "max_completion_tokens", "stream", "stream_options"}
 # The SDK would send what OPENAI_ORG_ID and OPENAI_PROJECT_ID hold to any server.
 _NOT_OURS: dict[str, Any] = {
     name: openai.Omit() for name in ("OpenAI-Organization", "OpenAI-Project", *MACHINE_HEADERS)
@@ -274,9 +276,17 @@ class OpenAICompatible:
         except openai.APIStatusError as error:
             said = f"{error.code} {error.type} {error.message}"
             wait = error.response.headers.get("Retry-After")
-            raise status_error(self.name, error.status_code, said, retry_after=wait, param=error.param) from error
+            raise status_error(
+                self.name, error.status_code, said, retry_after=wait, param=_param(error.param)
+            ) from error
         except (openai.OpenAIError, ValidationError, TypeError, ValueError) as error:
             raise ProviderBadAnswer(f"{self.name}: an answer that is none") from error
+
+
+def _param(said: object) -> str | None:
+    """The name of OpenAI's that a server complains of (`messages[0].content`); nothing else that it may say."""
+    name = re.split(r"[.\[]", str(said))[0]
+    return name if name in _NAMES else None
 
 
 def _usage(usage: _Usage | None) -> Usage | None:

@@ -21,7 +21,7 @@ def run(info: ScriptInfo, work: Callable[[Sidecast], Awaitable[Result]]) -> Resu
     services = cast(Sidecast, info.load_app().extensions["sidecast"])
 
     async def opened() -> Result:
-        await services.database.open()
+        await services.open_database()
         try:
             return await work(services)
         finally:

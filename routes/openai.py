@@ -189,8 +189,8 @@ def describe(error: Refusal) -> tuple[int, dict[str, Any]]:
     if isinstance(error, BudgetSpent):
         return 429, _error(429, "The community's budget for today is used up.", None, "insufficient_quota")
     if isinstance(error, UnknownModel | ProviderNotFound):
-        named = f"'{error}' does not exist here" if isinstance(error, UnknownModel) else "is not at its provider"
-        return 404, _error(404, f"The model {named}.", "model", "model_not_found")
+        missing = "does not exist here" if isinstance(error, UnknownModel) else "is not at its provider"
+        return 404, _error(404, f"The model {missing}.", "model", "model_not_found")
     if isinstance(error, ProviderBadRequest):
         message = f"The model's provider does not take this request ({error.reason})."
         return 400, _error(400, message, error.param, _CODES.get(type(error)))

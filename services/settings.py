@@ -21,6 +21,7 @@ FAREWELLS = ("!lurk", "bye", "goodbye", "later", "cya")
 MAX_WORDS = 200
 MAX_PATTERNS = 50
 PATTERN_BYTES = 1 << 20
+SHOWN = 6
 _RANGE = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
@@ -69,7 +70,9 @@ def compile_pattern(pattern: str) -> Any:
     except re2.error as error:
         reason = error.args[0] if error.args else "it cannot be read"
         said = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        raise ValueError(f"RE2 does not take this pattern: {said}") from None
+        # A sign or two of the pattern help, more of it stays out, as every value does.
+        rule, _, piece = said.partition(": ")
+        raise ValueError(f"RE2 does not take this pattern: {said if len(piece) <= SHOWN else rule}") from None
 
 
 class CommunitySettings(BaseModel):

@@ -23,6 +23,7 @@ from services.contents import Contents
 from services.database import Database
 from services.deliveries import Deliveries
 from services.gateway import Gateway
+from services.hashing import Hashing
 from services.health import HealthService
 from services.intake import Intake
 from services.interactions import Interactions
@@ -31,7 +32,7 @@ from services.keys import Keys
 from services.leases import Leases
 from services.ledger import Ledger
 from services.limits import Limits
-from services.logs import Log, UserHash
+from services.logs import Log
 from services.metrics import Metrics
 from services.privacy import Privacy
 from services.rates import Rates
@@ -59,76 +60,90 @@ class Sidecast:
         self.metrics = Metrics()
         self.trusted_proxies = [ip_network(entry, strict=False) for entry in settings.trusted_proxies]
         self.intake_keys = [signing_key(secret.get_secret_value()) for secret in settings.intake_secret]
+        self._tasks = Tasks(log)
+        self._renewing = Tasks(log)  # apart, since leases are renewed while the rest is drained
+        self._make_stores(settings, log)
+        self._make_models(settings, log)
+        self._make_administration(settings, log)
+        self._make_main_path(settings, log)
+        self.health = HealthService(self.database, self.valkey, self.chains, self.router)
+
+    def _make_stores(self, settings: Settings, log: Log) -> None:
         self.database = Database(settings.database_url, log)
         self.valkey = Valkey(settings.redis_url, log)
         self.changes = Changes(self.database)
+        self.audit = Audit(self.database)
+        self.vault = Vault(settings)
+        self._hashing = Hashing(settings, self.vault, self.database, log)
+        self._contents = Contents(self.vault, log)
         self.cache = CacheManager(self.valkey, self.changes, settings.context_ttl)
         self.limits = Limits(self.valkey, self.changes)
         self.rates = Rates(self.valkey, settings.api_rate_limit)
         self.ledger = Ledger(self.database, log)
-        self.vault = Vault(settings)
-        self.chains = Chains(settings, self.vault, self.metrics, log)
-        self.budgets = Budgets(self.ledger, log)
-        self.ai = AIService(self.chains, settings, self.ledger, log)
-        self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
-        self._tasks = tasks = Tasks(log)
-        contents = Contents(self.vault, log)
-        self.interactions = Interactions(self.database, contents, tasks, uuid4(), settings.lease_seconds)
-        self.gateway = Gateway(self.ai, tasks, log)
-        self._renewing = Tasks(log)  # apart, since leases are renewed while the rest is drained
+        lease = uuid4(), settings.lease_seconds
+        self.interactions = Interactions(self.database, self._contents, self._tasks, *lease)
         self._leases = Leases(self.interactions, settings.lease_seconds, log)
-        self.audit = Audit(self.database)
+        self._retention = Retention(self.interactions, settings.journal_retention, log)
         self.communities = Communities(
             self.database, self.changes, self.audit, of_environment(settings), auto_register=settings.auto_register
         )
-        self.keys = Keys(settings, self.database, self.changes, self.audit, log)
-        self.rotation = Rotation(self.database, self.vault, self.audit, self.changes)
+
+    def _make_models(self, settings: Settings, log: Log) -> None:
+        self.chains = Chains(settings, self.vault, self.metrics, log)
+        self.budgets = Budgets(self.ledger, log)
+        self.ai = AIService(self.chains, settings, self.ledger, log)
+        self.gateway = Gateway(self.ai, self._tasks, log)
+
+    def _make_administration(self, settings: Settings, log: Log) -> None:
+        database, audit, changes = self.database, self.audit, self.changes
+        self.keys = Keys(settings, database, changes, audit, log)
         self._jwts = Jwts(settings, log)
         self.access = Access(self.keys, self._jwts)
+        self.rotation = Rotation(database, self.vault, self._hashing, audit, changes)
         self.settings_store = SettingsStore(
-            self.database, self.communities, self.chains, self.vault, self.ledger, self.audit, self.changes
+            database, self.communities, self.chains, self.vault, self.ledger, audit, changes
         )
         self.carrying = Carrying(self.communities, self.settings_store)
-        self.backup = Backup(settings.database_url, self.database)
-        secret = settings.secret_key.get_secret_value()
-        hash_user = UserHash(secret)
-        self.privacy = Privacy(
-            self.database, self.interactions, self.cache, self.limits, self.audit, self.changes, hash_user
-        )
-        deliveries = Deliveries(
-            settings,
-            self.interactions,
-            self.communities,
-            contents,
-            self._leases,
-            self.router,
-            self.metrics,
-            log,
-        )
+        self.backup = Backup(settings.database_url, database)
+        self.privacy = Privacy(database, self.interactions, self.cache, self.limits, audit, changes, self._hashing)
+
+    def _make_main_path(self, settings: Settings, log: Log) -> None:
+        journal = self.interactions
+        self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
         composer = Composer(settings, self.cache, self.ai, self.budgets, log)
         self.trial = Trial(composer)
-        self._worker = worker = Worker(
+        deliveries = Deliveries(
+            settings, journal, self.communities, self._contents, self._leases, self.router, self.metrics, log
+        )
+        self._worker = Worker(
             settings,
-            self.interactions,
+            self._hashing,
+            journal,
             self._leases,
             self.communities,
             self.cache,
-            Commands(self.settings_store, self.privacy, hash_user),
+            Commands(self.settings_store, self.privacy, self._hashing),
             composer,
             deliveries,
-            tasks,
+            self._tasks,
             self.metrics,
             log,
         )
         self.intake = Intake(
-            secret, self.communities, self.limits, contents, self.interactions, worker, tasks, self.metrics, log
+            self._hashing,
+            self.communities,
+            self.limits,
+            self._contents,
+            journal,
+            self._worker,
+            self._tasks,
+            self.metrics,
+            log,
         )
-        self._retention = Retention(self.interactions, settings.journal_retention, log)
-        self.health = HealthService(self.database, self.valkey, self.chains, self.router)
 
     async def open(self) -> None:
         """Raises DatabaseUnavailable or MigrationError."""
-        await self.database.open()
+        await self.open_database()
         await self.changes.open(self._tasks)
         await self.chains.open()
         self._leases.open(self._renewing)
@@ -140,6 +155,11 @@ class Sidecast:
         first = self.chains.default[0]
         message = f"answers with {first.link.provider.name}, model {first.model}"
         self.log.system("service.started", message, version=self.settings.module_version, result="SUCCESS")
+
+    async def open_database(self) -> None:
+        """As much as a command needs. Raises DatabaseUnavailable or MigrationError."""
+        await self.database.open()
+        await self._hashing.open()
 
     async def drain(self) -> None:
         """Stop accepting, give what runs `DRAIN_TIMEOUT` to end, hand the rest back to the journal."""

@@ -79,14 +79,16 @@ class Valkey:
 
 
 def _connect(url: str) -> Redis:
-    """A client that waits for a free connection, gives up soon, and tries a dead connection once more."""
-    pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        timeout=VALKEY_TIMEOUT,
-        socket_timeout=VALKEY_TIMEOUT,
-        socket_connect_timeout=VALKEY_TIMEOUT,
-        retry=Retry(NoBackoff(), 1),
-        decode_responses=True,
-    )
+    """A client that waits for a free connection, gives up soon, and tries a dead connection once more.
+
+    Raises ValueError for a URL that is none.
+    """
+    options: dict[str, Any] = dict.fromkeys(("timeout", "socket_timeout", "socket_connect_timeout"), VALKEY_TIMEOUT)
+    options |= {"max_connections": MAX_CONNECTIONS, "retry": Retry(NoBackoff(), 1), "decode_responses": True}
+    try:
+        pool: BlockingConnectionPool = BlockingConnectionPool.from_url(url, **options)
+    except ValueError:
+        # Its words may be a part of the password.
+        message = "REDIS_URL: must be redis://, rediss:// or unix://; in a password, signs such as / are written as %2F"
+        raise ValueError(message) from None
     return Redis.from_pool(pool)

@@ -23,10 +23,11 @@ from services.communities import Communities, Community
 from services.composer import Composer, Making, NoReply, user_of
 from services.database import DatabaseUnavailable
 from services.deliveries import Deliveries
+from services.hashing import Hashing
 from services.interactions import Interaction, Interactions, Reply
 from services.leases import Leases
 from services.ledger import Account
-from services.logs import Log, UserHash
+from services.logs import Log
 from services.metrics import Metrics
 from services.prompts import what_was_said
 from services.replies import fit
@@ -51,6 +52,7 @@ class Worker:
     def __init__(
         self,
         settings: Settings,
+        hashing: Hashing,
         interactions: Interactions,
         leases: Leases,
         communities: Communities,
@@ -73,7 +75,7 @@ class Worker:
         self._tasks = tasks
         self._metrics = metrics
         self._log = log
-        self._hash_user = UserHash(settings.secret_key.get_secret_value())
+        self._hashing = hashing
         self._slots = settings.max_concurrent_requests
         self._share = max(self._slots - math.ceil(self._slots * RESERVED), 1)
         self._busy: Counter[UUID] = Counter()  # slots by community
@@ -125,7 +127,7 @@ class Worker:
         self._tasks.spawn(self._run(item, with_slot=True), f"interaction {item.interaction_id}")
 
     async def _run(self, item: Interaction, *, with_slot: bool) -> None:
-        user = self._hash_user(item.event.platform, item.event.user_id)
+        user = self._hashing.user(item.event.platform, item.event.user_id)
         cut_short = False
         with bound_contextvars(request_id=item.request_id, interaction=str(item.interaction_id), user=user):
             try:

@@ -10,7 +10,7 @@ import pytest
 from structlog.contextvars import bound_contextvars
 
 from config import load_settings
-from services.logs import UserHash, open_log
+from services.logs import open_log
 from tests.conftest import KEY, MakeService
 from tests.stubs.openai import StubOpenAI
 from tests.stubs.server import running
@@ -87,13 +87,6 @@ def test_a_log_file_is_written_where_a_folder_is_set(capsys: Output, tmp_path: P
     text = (tmp_path / "logs" / "ai_interaction_module.log").read_text()
     assert json.loads(text)["message"] == "a sentence"
     open_log(load_settings())  # lets go of the file
-
-
-def test_a_user_is_named_by_a_keyed_hash() -> None:
-    one, other = UserHash("secret"), UserHash("another secret")
-    assert one("twitch", "42") == one("twitch", "42")
-    assert len({one("twitch", "42"), one("kick", "42"), one("twitch", "43"), other("twitch", "42")}) == 4
-    assert len(one("twitch", "42")) == 16
 
 
 async def test_no_text_and_no_key_in_any_line(make_service: MakeService, capsys: Output) -> None:
