@@ -41,11 +41,16 @@ class Triggers:
         self._rules = [(kind, _Words(words)) for kind, on, words in kinds if on and words]
         self._patterns = [(pattern, compile_pattern(pattern)) for pattern in settings.custom_patterns]
         self._events = frozenset(settings.event_response_types) if settings.respond_to_events else frozenset[str]()
-        self._bots = frozenset(name.casefold() for name in settings.bot_names)
+        self._bots = frozenset(name.casefold() for name in [*settings.bot_names, settings.persona_name] if name)
+        prefix = settings.response_prefix
+        # A router may hand us what we said ourselves; what begins with a sign such as `>` may be anyone's.
+        self._own_prefix = prefix if prefix.strip() and not (prefix.isascii() and len(prefix.strip()) < 2) else None
 
     def is_bot(self, event: ChatEvent) -> bool:
-        """Whether a bot wrote it."""
-        return event.is_bot or event.username.casefold() in self._bots
+        """Whether a bot wrote it, or the co-host itself: by its name, or by what it puts before every reply."""
+        if event.is_bot or event.username.casefold() in self._bots:
+            return True
+        return self._own_prefix is not None and event.message_content.startswith(self._own_prefix)
 
     def match(self, event: ChatEvent) -> Trigger | None:
         """The trigger of an event, or None when there is nothing to say."""

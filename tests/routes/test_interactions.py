@@ -246,7 +246,7 @@ async def test_the_same_id_with_another_body_is_409(make_service: MakeService) -
 async def test_bots_are_never_answered(make_service: MakeService) -> None:
     """An event of a bot ends as suppressed, with the reason, and nothing is posted."""
     service = await make_service(bot_names="Nightbot")
-    for fields in ({"is_bot": True}, {"username": "NightBot"}):
+    for fields in ({"is_bot": True}, {"username": "NightBot"}, {"message_content": "🤖 Hello Anna!"}):
         ack = await service.accept(**fields)
         outcome = await service.outcome(ack["interaction_id"])
         assert (outcome["state"], outcome["reason"]) == ("suppressed", "bot_author")

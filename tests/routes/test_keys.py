@@ -197,6 +197,10 @@ async def test_the_audit_log_tells_who_did_what_and_shows_a_changed_row(
     assert "canary" not in str(told)
     assert await service.sidecast.audit.verify() == await database.fetchval("select max(number) from audit")
     number = told[0]["number"]
+    for change in ("update audit set actor = ''", "delete from audit", "truncate audit"):
+        with pytest.raises(asyncpg.RaiseError, match="rows of audit are never changed"):
+            await database.execute(change)
+    await database.execute("set session_replication_role = replica")  # as who owns the server may, for once
     kept = await database.fetchval("update audit set actor = 'nobody' where number = $1 returning actor", number)
     assert kept == "nobody"
     with pytest.raises(BrokenChain, match=f"number {number} "):
