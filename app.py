@@ -20,7 +20,7 @@ from quart import Quart, Response
 from quart.json.provider import DefaultJSONProvider
 
 from config import MAX_COMPLETION_BYTES, ConfigError, Settings, load_running_settings, load_settings
-from routes import audit, communities, dev, health, interactions, keys, openai, secrets, stream, usage, users
+from routes import audit, communities, dev, docs, health, interactions, keys, openai, secrets, stream, usage, users
 from routes import config as settings_routes
 from routes.connection import App
 from routes.errors import register_error_handlers
@@ -63,6 +63,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         usage,
         secrets,
         health,
+        docs,
         dev,
     ):
         app.register_blueprint(room.blueprint)

@@ -33,7 +33,7 @@ class ChatEvent(BaseModel):
     user_id: Name
     username: Name
     entity_id: Name
-    platform: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,50}\z")]
+    platform: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,50}$")]
     display_name: Text | None = None
     event_id: Text | None = None
     is_bot: bool = False

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -161,6 +162,17 @@ async def database(parts: dict[str, str]) -> AsyncIterator[asyncpg.Connection[as
     connection = await asyncpg.connect(parts["DATABASE_URL"])
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def empty(parts: dict[str, str]) -> AsyncIterator[str]:
+    """The URL of a database with nothing in it."""
+    name = f"test_{uuid4().hex}"
+    admin = await asyncpg.connect(parts["DATABASE_URL"])
+    await admin.execute(f"create database {name}")
+    yield parts["DATABASE_URL"].replace("/postgres?", f"/{name}?")
+    await admin.execute(f"drop database {name} with (force)")
+    await admin.close()
 
 
 @pytest.fixture

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -20,17 +18,6 @@ from tests.conftest import MakeService
 
 if TYPE_CHECKING:
     from services.database import Connection
-
-
-@pytest.fixture
-async def empty(parts: dict[str, str]) -> AsyncIterator[str]:
-    """The URL of a database with nothing in it."""
-    name = f"test_{uuid4().hex}"
-    admin = await asyncpg.connect(parts["DATABASE_URL"])
-    await admin.execute(f"create database {name}")
-    yield parts["DATABASE_URL"].replace("/postgres?", f"/{name}?")
-    await admin.execute(f"drop database {name} with (force)")
-    await admin.close()
 
 
 async def test_instances_that_start_together_migrate_once(empty: str) -> None:
