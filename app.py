@@ -25,6 +25,7 @@ from routes import (
     communities,
     data,
     dev,
+    docs,
     health,
     interactions,
     keys,
@@ -80,6 +81,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         secrets,
         data,
         health,
+        docs,
         dev,
     ):
         app.register_blueprint(room.blueprint)

@@ -14,17 +14,21 @@ from routes.body import read_query
 from routes.communities import Page
 from routes.connection import BASE
 from routes.context import known_community, require, sidecast, success
+from routes.openapi import describe
+from routes.shapes.answers import AuditPage
 from services.audit import BrokenChain
 from services.keys import COMMUNITY
 
 blueprint = Blueprint("audit", __name__, url_prefix=BASE)
+LAST = 2**63 - 1
 
 
 class _Audit(Page):
-    before: int = Field(2**63 - 1, ge=1)
+    before: int = Field(LAST, ge=1, le=LAST)
 
 
 @blueprint.get("/audit")
+@describe(AuditPage, roles=[COMMUNITY], query=_Audit)
 async def get_audit() -> dict[str, Any]:
     """Who changed what, the newest first."""
     principal = await require(COMMUNITY)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from typing import Any, NoReturn, TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import jiter
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ValidationError
 from quart import request
 from werkzeug.exceptions import RequestTimeout
 
@@ -23,6 +24,16 @@ MAX_DEPTH = 50
 MAX_PROBLEM = 200
 # U+0000, an integer that may be beyond 64 bits, a fraction that may be infinite: rare enough to look closer.
 _DOUBTFUL = re.compile(rb"\\u0000|(?:^|[:\[,\s])-?\d{19}|[eE]\+?\d{3}")
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be of the years 1 to 9999, in UTC too") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 async def read_signed(model: type[Model]) -> Model:

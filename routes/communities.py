@@ -8,15 +8,17 @@ from typing import IO, Annotated, Any
 from uuid import UUID
 
 import click
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from quart import Blueprint
 from quart.cli import ScriptInfo, pass_script_info
 
 from routes import command
-from routes.body import details, read_body, read_query
+from routes.body import Moment, details, read_body, read_query
 from routes.connection import BASE
 from routes.context import known_community, not_found, own_community, require, sidecast, success
 from routes.errors import APIError
+from routes.openapi import describe
+from routes.shapes.answers import CommunityPage, History
 from services.carrying import Document, WrongPassphrase
 from services.communities import Listed
 from services.events import Name
@@ -61,10 +63,11 @@ class _Communities(Page):
 
 
 class _History(Page):
-    before: AwareDatetime | None = None
+    before: Moment | None = None
 
 
 @blueprint.get("/communities")
+@describe(CommunityPage, roles=[COMMUNITY], query=_Communities)
 async def get_communities() -> dict[str, Any]:
     """Communities and their channels by id, a page at a time; of a community's key its own alone."""
     principal = await require(COMMUNITY)
@@ -75,6 +78,7 @@ async def get_communities() -> dict[str, Any]:
 
 
 @blueprint.post("/communities")
+@describe(Listed, roles=[], body=NewCommunity)
 async def post_community() -> dict[str, Any]:
     """Make a community."""
     principal = await require(ADMIN)
@@ -84,6 +88,7 @@ async def post_community() -> dict[str, Any]:
 
 
 @blueprint.put("/communities/<community_id>")
+@describe(Listed, roles=[], body=CommunityChange)
 async def put_community(community_id: str) -> dict[str, Any]:
     """Name a community, or move channels to it."""
     principal = await require(ADMIN)
@@ -96,6 +101,7 @@ async def put_community(community_id: str) -> dict[str, Any]:
 
 
 @blueprint.get("/history")
+@describe(History, roles=[COMMUNITY], query=_History)
 async def get_history() -> dict[str, Any]:
     """What became of a community's interactions, those that ended last first; texts where they are kept."""
     principal = await require(COMMUNITY)

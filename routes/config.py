@@ -13,6 +13,9 @@ from routes.body import read_body
 from routes.connection import BASE
 from routes.context import headers, not_found, own_community, require, sidecast, success
 from routes.errors import APIError
+from routes.openapi import describe
+from routes.shapes import answers as shapes
+from routes.shapes.requests import ChangeHeaders, Whose, change_of_settings
 from services.keys import COMMUNITY, Principal
 from services.settings import DEFAULTS, CommunitySettings
 from services.settings_store import BadSettings, StaleVersion, View
@@ -20,6 +23,7 @@ from services.settings_store import BadSettings, StaleVersion, View
 blueprint = Blueprint("config", __name__, url_prefix=BASE)
 # What an answer tells besides, so that it can be put back as it is.
 _TOLD = ("inherited", "api_key_set")
+_ETAGS = {"ETag": "The version of the settings, for If-Match."}
 _ETAG = re.compile(r'(?:W/)?"(\d{1,18})"')
 
 
@@ -33,6 +37,7 @@ class Change(BaseModel):
 
 
 @blueprint.get("/config")
+@describe(shapes.Settings, roles=[COMMUNITY], query=Whose, answer_headers=_ETAGS)
 async def get_config() -> Response:
     """The settings that hold for a community, and which of them it inherits; without an id those of all."""
     principal = await require(COMMUNITY)
@@ -41,6 +46,15 @@ async def get_config() -> Response:
 
 
 @blueprint.put("/config")
+@describe(
+    shapes.Settings,
+    roles=[COMMUNITY],
+    body=change_of_settings(Change),
+    query=Whose,
+    headers=ChangeHeaders,
+    errors=[409],
+    answer_headers=_ETAGS,
+)
 async def put_config() -> Response:
     """Change what the body names; 409 where the settings are no longer at the version that it, or If-Match, gives."""
     principal = await require(COMMUNITY)

@@ -8,6 +8,8 @@ from quart import Blueprint
 
 from routes.context import require, sidecast, success
 from routes.errors import APIError
+from routes.openapi import describe
+from routes.shapes.reply import KeptRepliesTwice
 from services.keys import SERVICE
 from services.router_service import DevRouter
 
@@ -15,6 +17,7 @@ blueprint = Blueprint("dev", __name__, url_prefix="/dev")
 
 
 @blueprint.get("/router/messages")
+@describe(KeptRepliesTwice, roles=[SERVICE], bare=True, errors=[404])
 async def get_messages() -> dict[str, Any]:
     """The replies that a router would have received, newest last, each with `received_at`."""
     await require(SERVICE)

@@ -14,7 +14,7 @@ from services.logs import Log
 
 RETRY_SECONDS = "1"
 
-_CODES = {
+CODES = {
     400: "INVALID_REQUEST",
     401: "UNAUTHORIZED",
     403: "FORBIDDEN",
@@ -25,6 +25,7 @@ _CODES = {
     413: "TOO_LARGE",
     415: "UNSUPPORTED_MEDIA_TYPE",
     429: "RATE_LIMITED",
+    500: "INTERNAL_ERROR",
     503: "SERVICE_UNAVAILABLE",
 }
 _MESSAGES = {
@@ -58,15 +59,13 @@ def register_error_handlers(app: Quart, log: Log) -> None:
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
-        status = error.code or 500
-        message = _MESSAGES.get(status, error.name + ".")
-        answer = render(APIError(status, _CODES.get(status, "INVALID_REQUEST"), message))
+        answer = render(as_api_error(error))
         answer.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
         return answer
 
     @app.errorhandler(DatabaseUnavailable)
-    async def database_away(_error: DatabaseUnavailable) -> Response:
-        return render(APIError(503, "SERVICE_UNAVAILABLE", "The database is not available; try again."))
+    async def database_away(error: DatabaseUnavailable) -> Response:
+        return render(as_api_error(error))
 
     @app.errorhandler(Exception)
     async def bug(error: Exception) -> Response:
@@ -74,6 +73,14 @@ def register_error_handlers(app: Quart, log: Log) -> None:
         # is told nothing of it.
         log.error("request.failed", f"{request.method} {request.path} failed", result="ERROR", exc_info=error)
         return render(APIError(500, "INTERNAL_ERROR", "Something went wrong on our side."))
+
+
+def as_api_error(error: HTTPException | DatabaseUnavailable) -> APIError:
+    """What is refused below the routes, as they would refuse it."""
+    if isinstance(error, DatabaseUnavailable):
+        return APIError(503, CODES[503], "The database is not available; try again.")
+    status = error.code or 500
+    return APIError(status, CODES.get(status, CODES[400]), _MESSAGES.get(status, error.name + "."))
 
 
 def render(error: APIError) -> Response:

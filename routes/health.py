@@ -10,12 +10,16 @@ from quart import Blueprint, Response, current_app, jsonify
 from routes.connection import BASE
 from routes.context import sidecast, success
 from routes.errors import APIError, render
+from routes.openapi import describe
+from routes.shapes.answers import Alive, Index, Ready, Status
+from routes.shapes.envelope import UnhealthyRefusal
 from services.health import Health
 
 blueprint = Blueprint("health", __name__)
 
 
 @blueprint.get("/")
+@describe(Index, roles=None)
 async def get_index() -> dict[str, Any]:
     """Name, version and every endpoint."""
     settings = sidecast().settings
@@ -28,6 +32,7 @@ async def get_index() -> dict[str, Any]:
 
 
 @blueprint.get(f"{BASE}/status")
+@describe(Status, roles=None)
 async def get_status() -> dict[str, Any]:
     """Module, version and the health of each provider."""
     services = sidecast()
@@ -39,18 +44,21 @@ async def get_status() -> dict[str, Any]:
 
 
 @blueprint.get("/health")
+@describe(Health, roles=None, errors=[503], refusal=UnhealthyRefusal)
 async def get_health() -> Response:
     """Each dependency with its state and latency; 503 when nothing can be accepted."""
     return _answer(await sidecast().health.check())
 
 
 @blueprint.get("/health/live")
+@describe(Alive, roles=None)
 async def get_live() -> dict[str, Any]:
     """That this process runs."""
     return success({"status": "alive"})
 
 
 @blueprint.get("/health/ready")
+@describe(Ready, roles=None, errors=[503])
 async def get_ready() -> dict[str, Any]:
     """Whether events should be sent here: the database answers and the instance is not stopping."""
     services = sidecast()
@@ -60,6 +68,7 @@ async def get_ready() -> dict[str, Any]:
 
 
 @blueprint.get("/metrics")
+@describe(roles=None, media=["text/plain"])
 async def get_metrics() -> Response:
     """Prometheus' text format."""
     return Response(sidecast().metrics.render(), content_type=CONTENT_TYPE_LATEST)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import click
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.config import JsonDict
 from quart import Blueprint
 from quart.cli import ScriptInfo, pass_script_info
 
@@ -16,6 +17,9 @@ from routes.body import details, read_signed
 from routes.connection import BASE, BATCH_PATH
 from routes.context import headers, request_id, require, sidecast, success
 from routes.errors import APIError
+from routes.openapi import describe
+from routes.shapes.answers import Ack, BatchResults, Cancelled, Interaction
+from routes.shapes.requests import BatchBody, EventHeaders, SignedHeaders
 from services.communities import UnknownEntity
 from services.events import ChatEvent, Name
 from services.intake import Closed, Conflict, Receipt, Result
@@ -32,10 +36,14 @@ class Batch(BaseModel):
     events: Annotated[list[Any], Field(min_length=1, max_length=500)]
 
 
+def _given(name: str) -> JsonDict:
+    return {"required": [name], "properties": {name: {"type": "string"}}}
+
+
 class Cancellation(BaseModel):
     """A message that was deleted, or a user who was banned, in one channel."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, json_schema_extra={"oneOf": [_given("event_id"), _given("user_id")]})
 
     entity_id: Name
     event_id: Name | None = None
@@ -49,6 +57,7 @@ class Cancellation(BaseModel):
 
 
 @blueprint.post("/interaction")
+@describe(Ack, roles=[SERVICE], body=ChatEvent, headers=EventHeaders, errors=[404, 409])
 async def post_interaction() -> dict[str, Any]:
     """Take one event; answered when it is journaled, or found to trigger nothing."""
     began = time.perf_counter()
@@ -63,6 +72,7 @@ async def post_interaction() -> dict[str, Any]:
 
 
 @blueprint.post(BATCH_PATH.removeprefix(BASE))
+@describe(BatchResults, roles=[SERVICE], body=BatchBody, headers=SignedHeaders)
 async def post_batch() -> dict[str, Any]:
     """Take up to 500 events; a result for each, in order."""
     await require(SERVICE, counted=False)
@@ -85,6 +95,7 @@ async def post_batch() -> dict[str, Any]:
 
 
 @blueprint.post("/interaction/cancel")
+@describe(Cancelled, roles=[SERVICE], body=Cancellation, headers=SignedHeaders)
 async def post_cancellation() -> dict[str, Any]:
     """Suppress the replies that were not sent yet."""
     await require(SERVICE, counted=False)
@@ -94,6 +105,7 @@ async def post_cancellation() -> dict[str, Any]:
 
 
 @blueprint.get("/interaction/<interaction_id>")
+@describe(Interaction, roles=[SERVICE, COMMUNITY])
 async def get_interaction(interaction_id: str) -> dict[str, Any]:
     """What became of an interaction and why; texts while they are kept."""
     principal = await require(SERVICE, COMMUNITY, counted=False)

@@ -7,15 +7,18 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import click
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from quart import Blueprint, request
 from quart.cli import ScriptInfo, pass_script_info
 
 from routes import command
-from routes.body import read_body, read_query
+from routes.body import Moment, read_body, read_query
 from routes.connection import BASE
 from routes.context import known_community, require, sidecast, success
 from routes.errors import APIError
+from routes.openapi import describe
+from routes.shapes import answers as shapes
+from routes.shapes.requests import Whose
 from services.keys import COMMUNITY, ROLES
 from services.sidecast import Sidecast
 
@@ -30,7 +33,7 @@ class NewKey(BaseModel):
 
     role: Annotated[str, StringConstraints(max_length=100)]
     label: Annotated[str, StringConstraints(max_length=100)] = ""
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
 
 
 class Revoking(BaseModel):
@@ -42,6 +45,7 @@ class Revoking(BaseModel):
 
 
 @blueprint.get("/keys")
+@describe(shapes.Keys, roles=[COMMUNITY], query=Whose)
 async def get_keys() -> dict[str, Any]:
     """The keys of a community, or all of them: role, first characters, last use."""
     principal = await require(COMMUNITY)
@@ -50,6 +54,7 @@ async def get_keys() -> dict[str, Any]:
 
 
 @blueprint.post("/keys")
+@describe(shapes.IssuedKey, roles=[COMMUNITY], body=NewKey, errors=[404])
 async def post_key() -> dict[str, Any]:
     """Issue a key; a community's key issues only others of its community."""
     principal = await require(COMMUNITY)
@@ -68,6 +73,7 @@ async def post_key() -> dict[str, Any]:
 
 
 @blueprint.delete("/keys/<key_id>")
+@describe(shapes.Key, roles=[COMMUNITY], query=Revoking)
 async def delete_key(key_id: str) -> dict[str, Any]:
     """End a key, at once or after an overlap."""
     principal = await require(COMMUNITY)

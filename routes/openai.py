@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import math
 import struct
 import time
@@ -13,6 +14,7 @@ from uuid import uuid4
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from quart import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException
 
 from providers.base import (
     ProviderBadRequest,
@@ -27,8 +29,12 @@ from providers.base import (
 from routes.body import read_body
 from routes.connection import BASE
 from routes.context import Caller, caller, headers, require, sidecast, while_heard
-from routes.errors import RETRY_SECONDS, APIError
+from routes.errors import RETRY_SECONDS, APIError, as_api_error
+from routes.openapi import describe as describe_route
+from routes.shapes import openai as shapes
+from routes.shapes.requests import CallerHeaders, CompletionHeaders, ModelFilter
 from services.budgets import BudgetSpent
+from services.database import DatabaseUnavailable
 from services.gateway import AUTO, Completion, UnknownModel
 from services.keys import COMMUNITY, SERVICE
 
@@ -37,6 +43,14 @@ MAX_MESSAGES = 50
 MAX_TEXTS = 256
 MAX_RETRY_SECONDS = 86_400
 Refusal = APIError | BudgetSpent | UnknownModel | ProviderError
+_described = functools.partial(
+    describe_route,
+    roles=[SERVICE, COMMUNITY],
+    headers=CallerHeaders,
+    errors=[404, 504],
+    bare=True,
+    refusal=shapes.OpenAIRefusal,
+)
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 _CODES: dict[type[ProviderError], str] = {
@@ -51,33 +65,33 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     type: Literal["text"]
     text: str
 
 
-class _Message(BaseModel):
+class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[_Part] | None = None
+    content: str | list[Part] | None = None
     name: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
 
 
-class _StreamOptions(_Strict):
+class StreamOptions(_Strict):
     include_usage: bool = False
 
 
 class ChatBody(_Strict):
     """A request for a chat completion, as far as any provider here takes it."""
 
-    messages: Annotated[list[_Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     model: Name = AUTO
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -97,7 +111,7 @@ class ChatBody(_Strict):
     user: str | None = None
 
 
-class _Embedding(_Strict):
+class EmbeddingBody(_Strict):
     input: (
         Annotated[str, StringConstraints(min_length=1)]
         | Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1, max_length=MAX_TEXTS)]
@@ -108,6 +122,7 @@ class _Embedding(_Strict):
 
 
 @blueprint.post("/chat/completions")
+@_described(shapes.Completion, body=ChatBody, headers=CompletionHeaders, media=["text/event-stream"])
 async def post_completion() -> Response:
     """A chat completion, whole or as a stream of server-sent events."""
     asking = await _caller()
@@ -130,10 +145,11 @@ async def post_completion() -> Response:
 
 
 @blueprint.post("/embeddings")
+@_described(shapes.Embeddings, body=EmbeddingBody)
 async def post_embedding() -> Response:
     """Texts as vectors."""
     asking = await _caller()
-    asked = await read_body(_Embedding)
+    asked = await read_body(EmbeddingBody)
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
     made = await sidecast().gateway.embed(texts, asked.model, await asking.chain_for(asked.model), asking.account)
     data = [
@@ -146,6 +162,7 @@ async def post_embedding() -> Response:
 
 
 @blueprint.get("/models")
+@_described(shapes.Models, query=ModelFilter)
 async def get_models() -> Response:
     """The models of all providers, and whether each provider answers; `?free=true` those that cost nothing."""
     asking = await _caller()
@@ -153,6 +170,7 @@ async def get_models() -> Response:
 
 
 @blueprint.get("/models/<path:name>")
+@_described(shapes.Model)
 async def get_model(name: str) -> Response:
     """One model."""
     asking = await _caller()
@@ -166,9 +184,11 @@ async def get_model(name: str) -> Response:
 @blueprint.errorhandler(BudgetSpent)
 @blueprint.errorhandler(UnknownModel)
 @blueprint.errorhandler(ProviderError)
-async def refuse(error: Refusal) -> Response:
+@blueprint.errorhandler(HTTPException)
+@blueprint.errorhandler(DatabaseUnavailable)
+async def refuse(error: Refusal | HTTPException | DatabaseUnavailable) -> Response:
     """Every error of these routes in OpenAI's shape."""
-    status, body = describe(error)
+    status, body = describe(as_api_error(error) if isinstance(error, HTTPException | DatabaseUnavailable) else error)
     answer = _answer({"error": body})
     answer.status_code = status
     if status == 401:
@@ -209,7 +229,7 @@ def _answer(body: dict[str, Any]) -> Response:
     return Response(orjson.dumps(body), content_type="application/json")
 
 
-def _message(message: _Message) -> dict[str, Any]:
+def _message(message: Message) -> dict[str, Any]:
     fields = message.model_dump(exclude_none=True, exclude={"refusal"})
     # What OpenAI calls a developer is the system to every other provider.
     return fields | {"role": "system"} if message.role == "developer" else fields

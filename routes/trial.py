@@ -10,6 +10,8 @@ from quart import Blueprint
 from routes.body import read_body
 from routes.connection import BASE
 from routes.context import not_found, own_community, require, sidecast, success, while_heard
+from routes.openapi import describe
+from routes.shapes.answers import TrialTrace
 from services.events import CHAT, ChatEvent, Kind, Metadata, Name, Platform, Said
 from services.ids import new_id
 from services.keys import COMMUNITY
@@ -32,6 +34,7 @@ class Tried(BaseModel):
 
 
 @blueprint.post("/test")
+@describe(TrialTrace, roles=[COMMUNITY], body=Tried, errors=[404])
 async def post_test() -> dict[str, Any]:
     """The reply that a message would get now, and the whole trace of it; nothing is posted or remembered."""
     principal = await require(COMMUNITY)

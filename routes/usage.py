@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from quart import Blueprint
 
 from routes.body import read_query
 from routes.connection import BASE
 from routes.context import known_community, require, sidecast, success
+from routes.openapi import describe
+from routes.shapes.answers import UsageOfDays
 from services.keys import COMMUNITY
 
 blueprint = Blueprint("usage", __name__, url_prefix=BASE)
 DAYS = 30
+# Far from the ends of what a date can be, which is counted from.
+_Day = Annotated[date, Field(ge=date(1970, 1, 1), lt=date(9999, 1, 1))]
 
 
 class _Query(BaseModel):
@@ -24,11 +28,12 @@ class _Query(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     community_id: str | None = None
-    since: date | None = None
-    until: date | None = None
+    since: _Day | None = None
+    until: _Day | None = None
 
 
 @blueprint.get("/usage")
+@describe(UsageOfDays, roles=[COMMUNITY], query=_Query)
 async def get_usage() -> dict[str, Any]:
     """Calls, tokens and cost by day, provider and model; the last 30 days where no `since` is given."""
     principal = await require(COMMUNITY)

@@ -12,26 +12,46 @@ from quart.cli import ScriptInfo, pass_script_info
 from routes import command
 from routes.connection import BASE
 from routes.context import known_community, require, sidecast, success
+from routes.errors import APIError
+from routes.openapi import describe
+from routes.shapes.answers import Person
+from routes.shapes.requests import Whose
 from services.keys import COMMUNITY
+from services.privacy import Receipt
 
 blueprint = Blueprint("users", __name__, url_prefix=BASE)
 
 
 @blueprint.get("/users/<platform>/<path:user_id>")
+@describe(Person, roles=[COMMUNITY], query=Whose)
 async def get_user(platform: str, user_id: str) -> dict[str, Any]:
     """All that is known of a person, in the caller's community, the one that is named, or all."""
     principal = await require(COMMUNITY)
+    _check(platform, user_id)
     community_id = await known_community(principal, request.args.get("community_id"))
     return success(await sidecast().privacy.known(platform, user_id, community_id))
 
 
 @blueprint.delete("/users/<platform>/<path:user_id>")
+@describe(Receipt, roles=[COMMUNITY], query=Whose)
 async def delete_user(platform: str, user_id: str) -> dict[str, Any]:
     """Forget a person; a receipt of what was removed."""
     principal = await require(COMMUNITY)
+    _check(platform, user_id)
     community_id = await known_community(principal, request.args.get("community_id"))
     receipt = await sidecast().privacy.forget(platform, user_id, community_id, principal.name)
     return success(receipt.as_dict())
+
+
+def _check(platform: str, user_id: str) -> None:
+    """Raises APIError 400 for a name that PostgreSQL cannot hold, nor any body here bring."""
+    problems = [
+        {"field": field, "problem": "holds U+0000"}
+        for field, value in (("platform", platform), ("user_id", user_id))
+        if "\0" in value
+    ]
+    if problems:
+        raise APIError(400, "INVALID_REQUEST", "The path cannot be read.", problems)
 
 
 @blueprint.cli.command("forget")

@@ -24,7 +24,7 @@ def _bounded(value: dict[str, Any]) -> dict[str, Any]:
 
 Kind = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Said = Annotated[str, StringConstraints(max_length=10_000)]
-Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,50}\z")]
+Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,50}$")]
 Metadata = Annotated[dict[str, Any], AfterValidator(_bounded)]
 
 

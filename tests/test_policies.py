@@ -10,7 +10,11 @@ from config import ConfigError, Settings, allowed_values, load_settings
 from services.settings import CommunitySettings
 from tests.conftest import PROJECT, MakeService
 
-OPEN = {"/", "/api/v1/ai/status", "/health", "/health/live", "/health/ready", "/metrics"}
+OPEN = {"/", "/api/v1/ai/status", "/health", "/health/live", "/health/ready", "/metrics"} | {
+    "/openapi.json",
+    "/docs",
+    "/docs/<name>",
+}
 
 
 async def test_every_route_asks_for_a_key_but_the_open_ones(make_service: MakeService) -> None:

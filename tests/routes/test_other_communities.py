@@ -11,8 +11,8 @@ from quart.testing import WebsocketResponseError
 
 from tests.conftest import API, MakeService, Service, event
 from tests.routes.test_config import community
+from tests.test_policies import OPEN
 
-OPEN = {"/", "/health", "/health/live", "/health/ready", "/metrics", f"{API}/status"}
 HELLO = [{"role": "user", "content": "hi"}]
 # What a request to each route holds besides the ids; a new route that takes a body needs its line here.
 BODIES: dict[str, dict[str, Any]] = {

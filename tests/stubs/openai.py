@@ -6,10 +6,13 @@ What it is told to say as it is, it says at Anthropic's path too.
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from quart import Quart, Response, jsonify, request
 
+COUNTS = {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
 Answer = str | tuple[int, str, str]
 
 
@@ -27,6 +30,7 @@ class StubOpenAI:
         self.app = Quart("openai")
         self.app.post("/v1/chat/completions")(self.complete)
         self.app.post("/v1/messages", endpoint="messages")(self.complete)
+        self.app.post("/v1/embeddings")(self.embed)
         self.app.get("/v1/models")(self.models)
 
     async def complete(self) -> Response:
@@ -41,6 +45,8 @@ class StubOpenAI:
         if isinstance(self.answer, tuple):
             status, content_type, body = self.answer
             return Response(body, status=status, content_type=content_type, headers=self.answer_headers)
+        if self.requests[-1].get("stream"):
+            return Response(self._pieces(self.requests[-1]["model"], self.answer), content_type="text/event-stream")
         message = {"role": "assistant", "content": self.answer}
         return jsonify(
             {
@@ -49,9 +55,23 @@ class StubOpenAI:
                 "created": 1_700_000_000,
                 "model": self.requests[-1]["model"],
                 "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                "usage": {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11},
+                "usage": COUNTS,
             }
         )
+
+    async def _pieces(self, model: str, answer: str) -> AsyncIterator[str]:
+        base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": model}
+        for delta, reason in (({"role": "assistant", "content": answer}, None), ({}, "stop")):
+            yield f"data: {json.dumps(base | {'choices': [{'index': 0, 'delta': delta, 'finish_reason': reason}]})}\n\n"
+        yield f"data: {json.dumps(base | {'choices': [], 'usage': COUNTS})}\n\ndata: [DONE]\n\n"
+
+    async def embed(self) -> dict[str, Any]:
+        body = await request.get_json()
+        data = [
+            {"object": "embedding", "index": index, "embedding": [0.1, 0.2]} for index, _ in enumerate(body["input"])
+        ]
+        usage = {"prompt_tokens": 7, "total_tokens": 7}
+        return {"object": "list", "data": data, "model": body["model"], "usage": usage}
 
     async def models(self) -> dict[str, Any]:
         listed = [{"id": "stub-1", "object": "model", "created": 1_700_000_000, "owned_by": "tests"}]
