@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,10 @@ _MESSAGES = {
     408: "The request's body did not arrive in time.",
     413: "The request's body is too large.",
 }
+
+
+# How blueprints whose errors have a shape of their own tell of a bug.
+RENDERERS: dict[str, Callable[[APIError], Awaitable[Response]]] = {}
 
 
 @dataclass
@@ -72,7 +77,12 @@ def register_error_handlers(app: Quart, log: Log) -> None:
         # The edge that must not die: whatever a route did not foresee is logged with its traceback, and the caller
         # is told nothing of it.
         log.error("request.failed", f"{request.method} {request.path} failed", result="ERROR", exc_info=error)
-        return render(APIError(500, "INTERNAL_ERROR", "Something went wrong on our side."))
+        refusal = APIError(500, CODES[500], "Something went wrong on our side.")
+        return await RENDERERS.get(request.blueprint or "", _render)(refusal)
+
+
+async def _render(error: APIError) -> Response:
+    return render(error)
 
 
 def as_api_error(error: HTTPException | DatabaseUnavailable) -> APIError:

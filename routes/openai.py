@@ -29,7 +29,7 @@ from providers.base import (
 from routes.body import read_body
 from routes.connection import BASE
 from routes.context import Caller, caller, headers, require, sidecast, while_heard
-from routes.errors import RETRY_SECONDS, APIError, as_api_error
+from routes.errors import RENDERERS, RETRY_SECONDS, APIError, as_api_error
 from routes.openapi import describe as describe_route
 from routes.shapes import openai as shapes
 from routes.shapes.requests import CallerHeaders, CompletionHeaders, ModelFilter
@@ -197,6 +197,9 @@ async def refuse(error: Refusal | HTTPException | DatabaseUnavailable) -> Respon
         wait = error.seconds if isinstance(error, BudgetSpent) else getattr(error, "retry_after", None)
         answer.headers["Retry-After"] = str(math.ceil(min(wait, MAX_RETRY_SECONDS))) if wait else RETRY_SECONDS
     return answer
+
+
+RENDERERS[blueprint.name] = refuse
 
 
 def describe(error: Refusal) -> tuple[int, dict[str, Any]]:

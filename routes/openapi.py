@@ -45,7 +45,9 @@ ABOUT = """An AI co-host that a chat router calls.
 
 A success is `{"success": true, "data": …}`, an error `{"success": false, "error": {"code", "message", "details"}}`;
 the OpenAI-compatible endpoints have OpenAI's own shapes for both. A key travels in any one of the three headers below.
-Every answer has an `X-Request-ID`: the request's own, or one that is made for it."""
+Every answer has an `X-Request-ID`: the request's own, or one that is made for it. Where `API_RATE_LIMIT` is set,
+each but those of events tells in `RateLimit` and `RateLimit-Policy` how many requests the key may still make, and when
+the count begins anew."""
 SECURITY = {
     "bearer": HttpSecurityScheme(scheme="bearer"),
     "api_key": APIKeySecurityScheme(name="X-API-Key", in_="header"),
@@ -253,16 +255,11 @@ def _refusals(app: Quart, schemas: dict[str, Any]) -> dict[str, Any]:
     """Every error that some operation refers to."""
     described = [getattr(route, _MORE, None) for route in app.view_functions.values()]
     named = {_name(more, status): (more, status) for more in described if more for status in more.errors | {404}}
-    return {name: _refusal(_shape(*named[name]), named[name][1], schemas) for name in sorted(named)}
-
-
-def _shape(more: _More, status: int) -> type[BaseModel]:
-    # A bug is answered by the app, whose route it was no longer counts.
-    return Refusal if status == 500 else more.refusal
+    return {name: _refusal(named[name][0].refusal, named[name][1], schemas) for name in sorted(named)}
 
 
 def _name(more: _More, status: int) -> str:
-    return f"{_shape(more, status).__name__}{status}"
+    return f"{more.refusal.__name__}{status}"
 
 
 def _refusal(model: type[BaseModel], status: int, schemas: dict[str, Any]) -> dict[str, Any]:

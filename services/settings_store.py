@@ -123,7 +123,7 @@ class SettingsStore:
             old = CommunitySettings.model_construct(**resolve(below, before))
             moved = (old.provider, old.base_url) != (settings.provider, settings.base_url)
             sealed = None if given or moved else row["sealed_key"]
-            if key:
+            if key is not None and key != "":
                 sealed = self._vault.seal(place_of_key(community_id, settings), _checked_key(key))
             self._check_chain(settings, "key" if sealed else "")
             written = await self._queries.update_settings(

@@ -97,7 +97,10 @@ def manifests() -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize(("name", "manifest"), manifests(), ids=[name for name, _ in manifests()])
 def test_manifests_are_valid(name: str, manifest: dict[str, Any]) -> None:
-    kubernetes_validate.validate(manifest, "1.33", strict=True)
+    assert kubernetes_validate.validate(manifest, "1.33", strict=True)
+    manifest["spec"]["no such field"] = 1
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(manifest, "1.33", strict=True)
 
 
 def test_manifests_belong_together() -> None:

@@ -234,8 +234,10 @@ def test_a_killed_parent_takes_its_children_along_and_the_next_start_works(start
 def test_a_start_right_after_a_kill_waits_for_the_data_folder(start: Callable[..., Parent]) -> None:
     parent = start()
     parent.stop(signal.SIGKILL)
-    start().converse()
+    again = start()
+    again.converse()
     until(lambda: not parent.alive(), 10)
+    assert again.alive()
 
 
 def test_keys_of_the_environment_are_not_printed(start: Callable[..., Parent]) -> None:

@@ -74,6 +74,7 @@ async def test_an_answer_can_be_put_back_as_it_is(make_service: MakeService) -> 
         ("tempreature", 1, "is no setting"),
         ("base_url", "https://127.0.0.1/v1", "not a public address"),
         ("api_key", "ключ", "ASCII"),
+        ("api_key", [], "ASCII"),
     ],
 )
 async def test_a_bad_value_is_named_with_its_rule(make_service: MakeService, field: str, value: Any, said: str) -> None:

@@ -80,3 +80,20 @@ async def test_a_database_that_is_away_is_told_in_openais_shape_too(
     body = await answer.get_json()
     assert (answer.status_code, body["error"]["type"]) == (503, "server_error"), body
     assert answer.headers["Retry-After"] == "1"
+
+
+async def test_a_bug_is_told_in_the_shape_of_its_route(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(*_: Any, **__: Any) -> None:
+        raise RuntimeError("canary")
+
+    service = await make_service(log_level="ERROR")
+    monkeypatch.setattr(service.sidecast.gateway, "models", bug)
+    monkeypatch.setattr(service.sidecast.keys, "of", bug)
+    answer = await service.get(f"{API}/models")
+    assert answer.status_code == 500
+    error = (await answer.get_json())["error"]
+    assert (error["type"], error["message"]) == ("server_error", "Something went wrong on our side.")
+    answer = await service.get(f"{API}/keys")
+    assert (await answer.get_json())["error"]["code"] == "INTERNAL_ERROR"

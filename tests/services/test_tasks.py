@@ -73,4 +73,4 @@ async def test_a_loop_that_is_in_a_step_when_it_is_drained_does_not_pause_again(
     tasks.repeat(step, pause, "loop")
     await asyncio.sleep(0)
     async with asyncio.timeout(5):
-        await tasks.drain(20)
+        assert await tasks.drain(20) == 0
