@@ -156,7 +156,11 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(3, ge=1, le=100, description="Times an event is tried before it ends as `failed`.")
     journal_retention: float = Field(
-        7, ge=1, le=3650, description="Days that what is known of an ended event is kept (its texts go when it ends)."
+        7,
+        ge=1,
+        le=3650,
+        description="Days that what is known of an ended event is kept. Its texts go when it ends; a community that "
+        "keeps them (`store_content`) may keep them longer, and then this too.",
     )
     drain_timeout: Seconds = Field(20, description="Seconds a stopping instance gives to what it has begun.")
     auto_register: bool = Field(

@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 # More than any chat reply; what is longer is no answer.
+MAX_NAME = 255
+MOST_TOKENS = 2**31 - 1
 MAX_ANSWER_CHARACTERS = 100_000
 # English text; only where a provider does not count (help.openai.com, "What are tokens").
 CHARACTERS_A_TOKEN = 4
@@ -113,6 +115,15 @@ class ChatRequest:
         return hashlib.sha256(text.encode()).digest()
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+
+
+def storable(name: str) -> str:
+    """A model's name as a database holds it, whatever a server calls its own."""
+    return name.replace("\0", "")[:MAX_NAME]
+
+
 @dataclass(frozen=True)
 class Usage:
     """Tokens as the provider counted them; None where it did not say, until they are `estimated`."""
@@ -120,6 +131,12 @@ class Usage:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     estimated: bool = False
+
+    def __post_init__(self) -> None:
+        # What a server says is not to be believed where it cannot be.
+        for name in ("prompt_tokens", "completion_tokens"):
+            if not _is_count(getattr(self, name)):
+                object.__setattr__(self, name, None)
 
     def counted(self, said: int, answered: int) -> Usage:
         """With an estimate, from lengths in characters, of what the provider did not say."""
@@ -138,6 +155,9 @@ class ChatReply:
     model: str
     usage: Usage
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", storable(self.model))
+
     @property
     def text(self) -> str:
         """What the first choice says; empty where it calls tools."""
@@ -152,12 +172,18 @@ class Chunk:
     model: str
     usage: Usage | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", storable(self.model))
+
 
 @dataclass(frozen=True)
 class Embeddings:
     vectors: Sequence[Sequence[float]]
     model: str
     usage: Usage
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", storable(self.model))
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def take(info: ScriptInfo, file: IO[bytes], passphrase: str | None) -> None:
         raise click.ClickException("the passphrase is not that of the keys. Nothing was changed.") from None
     except BadSettings as bad:
         said = "; ".join(f"{field}: {problem}" for field, problem in bad.problems)
-        raise click.ClickException(f"{said}. What is before it in the file was imported.") from None
+        raise click.ClickException(f"{said}. Nothing was changed.") from None
     click.echo(
         f"{len(document.communities)} communities" + (f", {keyless} of them without their key" if keyless else "")
     )

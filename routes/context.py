@@ -126,6 +126,11 @@ class Caller:
     account: Account
     community: Community | None = None
 
+    @property
+    def priced(self) -> bool:
+        """Whether only models count whose price is known."""
+        return self.community is not None and self.community.settings.budget_cost > 0
+
     async def chain_for(self, model: str) -> Sequence[Choice]:
         """Who may answer now: by its budget, a community may have no more than a small model. Raises BudgetSpent."""
         if self.community is None:

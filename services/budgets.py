@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -49,6 +49,7 @@ class _Known:
     spent: Spent
     fresh_until: float = 0.0
     step: Step = Step.WHOLE
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Budgets:
@@ -58,7 +59,6 @@ class Budgets:
         self._ledger = ledger
         self._log = log
         self._known: OrderedDict[UUID, _Known] = OrderedDict()
-        self._reading = asyncio.Lock()
         ledger.listeners.append(self._note)
 
     async def step(self, community: Community) -> Step:
@@ -89,8 +89,7 @@ class Budgets:
         """What was spent today: elsewhere up to two seconds ago, or before PostgreSQL went away; here up to now."""
         known = self._get(community_id)
         if known.fresh_until < time.monotonic():
-            async with self._reading:
-                known = self._get(community_id)
+            async with known.reading:
                 if known.fresh_until < time.monotonic():
                     try:
                         known.spent = await self._ledger.spent(community_id, known.day)

@@ -12,10 +12,11 @@ from uuid import UUID
 
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from services.communities import Communities
 from services.events import Name
+from services.settings import DEFAULTS
 from services.settings_store import KEY, BadSettings, SettingsStore
 
 SALT_BYTES = 16
@@ -27,12 +28,18 @@ class WrongPassphrase(Exception):
     """The keys were sealed with another one."""
 
 
+def _not_nil(community_id: UUID) -> UUID:
+    if community_id == DEFAULTS:
+        raise ValueError("is that of the settings of all")
+    return community_id
+
+
 class Carried(BaseModel):
     """A community; `settings` are those that it has set itself."""
 
     model_config = ConfigDict(extra="forbid")
 
-    community_id: UUID
+    community_id: Annotated[UUID, AfterValidator(_not_nil)]
     name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     entities: list[Name] = []
     settings: dict[str, Any] = {}
@@ -45,7 +52,7 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal["sidecast communities 1"] = "sidecast communities 1"
-    salt: str | None = None
+    salt: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9+/]{22}==$")] | None = None
     communities: Annotated[list[Carried], Field(max_length=100_000)]
 
 
@@ -79,22 +86,23 @@ class Carrying:
     async def take(self, document: Document, passphrase: str | None, actor: str) -> int:
         """Make the communities, or make those that there are as the document has them; how many have no key yet.
 
-        Channels are moved to them. Raises WrongPassphrase before anything is changed, and BadSettings that names the
-        community where it stopped.
+        Channels are moved to them. Raises WrongPassphrase and BadSettings before anything is changed.
         """
         fernet = _fernet(passphrase, base64.b64decode(document.salt)) if passphrase and document.salt else None
         keys = {one.community_id: _opened(fernet, one.sealed_key) for one in document.communities if one.sealed_key}
+        for one in document.communities:
+            try:
+                await self._store.check(one.settings, with_key=bool(keys.get(one.community_id)))
+            except BadSettings as bad:
+                named = [(f"{one.community_id}, {field}", problem) for field, problem in bad.problems]
+                raise BadSettings(named) from None
         for one in document.communities:
             if await self._communities.change(one.community_id, one.name, one.entities, actor) is None:
                 await self._communities.make(one.name, one.entities, actor, one.community_id)
             view = await self._store.view(one.community_id)
             changes: dict[str, Any] = dict.fromkeys(view.own if view else ()) | one.settings
             key = keys.get(one.community_id)
-            try:
-                await self._store.change(one.community_id, changes | ({KEY: key} if key else {}), None, actor)
-            except BadSettings as bad:
-                named = [(f"{one.community_id}, {field}", problem) for field, problem in bad.problems]
-                raise BadSettings(named) from None
+            await self._store.change(one.community_id, changes | ({KEY: key} if key else {}), None, actor)
         return list(keys.values()).count(None)
 
 

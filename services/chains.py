@@ -86,8 +86,8 @@ class Chains:
         """Who answers for a community, in order, or the small model alone; without one, for the service."""
         if community is None:
             return self.default
-        if small:
-            return await self._open_all([self._fallback(community.settings.budget_small_model, keep=True)])
+        if small and (choice := self._small(community)):
+            return await self._open_all([choice])
         known = self._of.get(community.community_id)
         if known is not None and known[0] is community:
             return known[1]
@@ -110,6 +110,14 @@ class Chains:
     async def check_address(self, base_url: str) -> None:
         """Raises ForbiddenAddress for an address that a community may not name."""
         await self._outbound.check_resolved(base_url)
+
+    def _small(self, community: Community) -> Choice | None:
+        try:
+            return self._fallback(community.settings.budget_small_model, keep=True)
+        except ValueError as error:  # it was checked, under another environment
+            message = f"a community's budget_small_model cannot be used here ({error}); its own chain answers"
+            self._log.error("community.chain", message, community=str(community.community_id), result="ERROR")
+            return None
 
     def _chosen(self, community: Community) -> list[Choice]:
         settings = community.settings

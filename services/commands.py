@@ -10,7 +10,7 @@ from services.communities import Community
 from services.events import CHAT, ChatEvent
 from services.hashing import Hashing
 from services.privacy import Privacy
-from services.settings_store import SettingsStore
+from services.settings_store import BadSettings, SettingsStore
 
 SIGN = "!ai"
 MAY_COMMAND = frozenset({"broadcaster", "moderator"})
@@ -61,6 +61,13 @@ class Commands:
 
     async def run(self, event: ChatEvent, community: Community) -> str:
         """What to answer. Raises DatabaseUnavailable."""
+        try:
+            return await self._run(event, community)
+        except BadSettings as bad:
+            [(field, problem), *_] = bad.problems
+            return f"I could not do that: {field}: {problem}"
+
+    async def _run(self, event: ChatEvent, community: Community) -> str:
         command = read_command(event) or Command("status")
         actor = f"chat:{self._hashing.user(event.platform, event.user_id)}"
         if command.name == "forget me":

@@ -61,7 +61,8 @@ class Composer:
         if making.step is Step.SILENT:
             raise NoReply(SUPPRESSED, making.step)
         if making.step is Step.CANNED:
-            self._ai.ledger.note_canned(account)
+            if account.interaction_id is not None:  # and not only tried out
+                self._ai.ledger.note_canned(account)
             return Reply(canned, prefix, fallback=True, reason=making.step)
         return await self._ask(item, community, account, making, canned)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import orjson
@@ -11,14 +12,6 @@ from services.logs import Log
 from services.settings import CommunitySettings
 from services.triggers import COMMAND, Trigger
 from services.vault import Unreadable, Vault
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Sealed texts, and for how many days they are kept."""
-
-    sealed: str
-    days: int
 
 
 @dataclass(frozen=True)
@@ -41,16 +34,18 @@ class Contents:
 
     def seal(
         self, interaction_id: UUID, settings: CommunitySettings, trigger: Trigger, message: str, reply: str | None
-    ) -> Kept | None:
+    ) -> str | None:
         """What is to be kept; None where a community keeps nothing. What is said to be forgotten is no text to keep."""
         if not settings.store_content or trigger.type == COMMAND:
             return None
         text = orjson.dumps([message, reply]).decode()
-        return Kept(self._vault.seal(_place(interaction_id), text), settings.retention_days)
+        return self._vault.seal(_place(interaction_id), text)
 
-    def read(self, interaction_id: UUID, sealed: str | None) -> Said:
-        """What was kept, if anything was."""
-        if not sealed:
+    def read(
+        self, interaction_id: UUID, settings: CommunitySettings, ended_at: datetime | None, sealed: str | None
+    ) -> Said:
+        """What was kept, if anything was and is to be for longer."""
+        if not sealed or kept_for(settings) <= datetime.now(UTC) - (ended_at or datetime.now(UTC)):
             return NOTHING
         try:
             message, reply = orjson.loads(self._vault.open(_place(interaction_id), sealed))
@@ -59,6 +54,11 @@ class Contents:
             self._log.error("contents.unreadable", message, interaction=str(interaction_id), result="ERROR")
             return NOTHING
         return Said(message or None, reply)
+
+
+def kept_for(settings: CommunitySettings) -> timedelta:
+    """How long texts are kept after the end."""
+    return timedelta(days=settings.retention_days if settings.store_content else 0)
 
 
 def _place(interaction_id: UUID) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from config import Settings
 from providers.breaker import Breaker, Rule, State
 from services.communities import Communities
-from services.contents import Contents, Kept
+from services.contents import Contents
 from services.interactions import Interaction, Interactions
 from services.leases import Leases
 from services.logs import Log
@@ -124,7 +124,7 @@ class Deliveries:
             execution_time=total,
         )
 
-    async def _kept(self, item: Interaction) -> Kept | None:
+    async def _kept(self, item: Interaction) -> str | None:
         community = await self._communities.get(item.community_id)
         if community is None:
             return None

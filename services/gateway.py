@@ -47,6 +47,7 @@ class Completion:
     model: str = AUTO
     parameters: Mapping[str, Any] = field(default_factory=dict)
     account: Account = NOBODY
+    priced: bool = False  # only of models whose price is known, since there is a budget in money
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,12 @@ class Gateway:
                 await pieces.aclose()
         raise _worst(errors)
 
-    async def embed(self, texts: list[str], model: str, chain: Sequence[Choice], account: Account) -> Embeddings:
-        """Raises UnknownModel, ProviderError."""
+    async def embed(
+        self, texts: list[str], model: str, chain: Sequence[Choice], account: Account, *, priced: bool = False
+    ) -> Embeddings:
+        """`priced` as `Completion` has it. Raises UnknownModel, ProviderError."""
         errors: list[ProviderError] = []
-        for link, name in await self._named(model, chain):
+        for link, name in await self._named(model, chain, priced=priced):
             began = time.monotonic()
             try:
                 made = await link.embed(texts, name, link.provider.timeout)
@@ -124,7 +127,7 @@ class Gateway:
                 usage = replace(made.usage, completion_tokens=0).counted(sum(map(len, texts)), 0)
                 took = time.monotonic() - began
                 call = Call(link.provider.name, made.model, "ok", took, usage, kind="embedding", account=account)
-                self._ai.ledger.note(call)
+                self._ai.ledger.note(replace(call, asked=name))
                 return replace(made, usage=usage)
         raise _worst(errors)
 
@@ -134,15 +137,24 @@ class Gateway:
 
     async def _able(self, asked: Completion) -> list[tuple[Resilient, str]]:
         """Those that may answer and take all parameters. Raises UnknownModel, ProviderBadRequest."""
-        named = await self._named(asked.model, asked.chain)
+        named = await self._named(asked.model, asked.chain, priced=asked.priced)
         able = [(link, model) for link, model in named if asked.parameters.keys() <= link.provider.parameters]
         if not able:
             [refused, *_] = sorted(asked.parameters.keys() - named[0][0].provider.parameters)
             raise ProviderBadRequest(f"{named[0][0].provider.name} does not take this parameter", refused)
         return able
 
-    async def _named(self, model: str, chain: Sequence[Choice]) -> list[tuple[Resilient, str]]:
-        """Those of that name, with the model to ask each for. Raises UnknownModel."""
+    async def _named(self, model: str, chain: Sequence[Choice], *, priced: bool) -> list[tuple[Resilient, str]]:
+        """Those of that name, with the model to ask each for. Raises UnknownModel, ProviderBadRequest."""
+        found = await self._find(model, chain)
+        if not priced:
+            return found
+        known = [(link, name) for link, name in found if self._ai.ledger.has_price(link.provider.name, name)]
+        if not known:
+            raise ProviderBadRequest("its price is not known, and there is a budget in money", "model")
+        return known
+
+    async def _find(self, model: str, chain: Sequence[Choice]) -> list[tuple[Resilient, str]]:
         if model == AUTO:
             return [(choice.link, choice.model) for choice in chain]
         provider, _, rest = model.partition("/")
@@ -187,6 +199,7 @@ class _Said:
         self._provider = link.provider.name
         self._asked = length(asked.messages)
         self._account = asked.account
+        self._wanted = model
         self._answered = 0
         self._usage = Usage()
         self._held: list[Chunk] = []
@@ -214,7 +227,8 @@ class _Said:
 
     def call(self) -> Call:
         said = self.seconds, self.usage
-        return Call(self._provider, self.model, "ok", *said, first_token=self.first_token, account=self._account)
+        call = Call(self._provider, self.model, "ok", *said, first_token=self.first_token, account=self._account)
+        return replace(call, asked=self._wanted)
 
 
 def _links(chain: Sequence[Choice]) -> list[Resilient]:

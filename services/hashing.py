@@ -41,7 +41,7 @@ class Hashing:
         except Unreadable:
             message = (
                 "the key of hashes cannot be read (was SECRET_KEY changed without SECRET_KEY_PREVIOUS?): repeats of "
-                "events from before are not known. `scripts/sidecast secrets rotate` makes a new one"
+                "events from before are not known. Set both, or run `scripts/sidecast secrets rotate --new-hashing-key`"
             )
             self._log.error("hashing.unreadable", message, result="ERROR")
 

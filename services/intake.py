@@ -126,11 +126,11 @@ class Intake:
         suppressed = "bot_author" if community.triggers.is_bot(item.event) else self._limits.full(taking)
         as_json = item.event.model_dump_json()
         event_hash = self._hashing.event(item.event, as_json)
-        kept = self._contents.seal(
+        sealed = self._contents.seal(
             item.interaction_id, community.settings, item.trigger, item.event.message_content, None
         )
         key, seconds = (given_key(dedupe_id), ID_SECONDS) if dedupe_id else (own_key(event_hash), SAME_EVENT_SECONDS)
-        return Entry(item, as_json, key, event_hash, seconds, taking, suppressed, kept=kept)
+        return Entry(item, as_json, key, event_hash, seconds, taking, suppressed, sealed=sealed)
 
     async def _commit(self, entries: list[Entry]) -> list[Repeat | None]:
         """Journal entries and start work on those that are new, whether or not their callers still wait."""
@@ -160,7 +160,7 @@ class Intake:
         if entry.leased:
             self._worker.release(entry.item.community_id)
         entry.suppressed = reason
-        self._tasks.spawn(self._interactions.hold_back(entry.item.interaction_id, reason, entry.kept), "hold back")
+        self._tasks.spawn(self._interactions.hold_back(entry.item.interaction_id, reason, entry.sealed), "hold back")
         return False
 
     async def _take_for_all(self, entries: list[Entry]) -> None:
@@ -174,7 +174,7 @@ class Intake:
                     entry.item.held_back.set_result(reason)
         for entry, reason in zip(entries, reasons, strict=True):
             if reason and not entry.leased:
-                await self._interactions.hold_back(entry.item.interaction_id, reason, entry.kept)
+                await self._interactions.hold_back(entry.item.interaction_id, reason, entry.sealed)
 
     def _begin(self, entry: Entry) -> None:
         item = entry.item

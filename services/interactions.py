@@ -16,7 +16,8 @@ from uuid import UUID
 
 import orjson
 
-from services.contents import Contents, Kept
+from services.communities import Communities
+from services.contents import NOTHING, Contents
 from services.database import Database
 from services.events import ChatEvent
 from services.group_commit import GroupCommit
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 # How late a last state may be written: a delivery that was, and is not known to have been, is made again.
 END_SECONDS = 0.02
-_NOT_KEPT = {"sealed": None, "keep_days": None}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Entry:
     taking: Taking
     suppressed: str | None = None
     leased: bool = False
-    kept: Kept | None = None  # the message, should it be suppressed
+    sealed: str | None = None  # the message, to be kept should it be suppressed
 
 
 @dataclass(frozen=True)
@@ -126,14 +126,23 @@ class _End:
     state: str
     reason: str | None
     timings: dict[str, float]
-    kept: Kept | None
+    sealed: str | None
 
 
 class Interactions:
     """The queries on the journal. All raise DatabaseUnavailable."""
 
-    def __init__(self, database: Database, contents: Contents, tasks: Tasks, owner: UUID, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        communities: Communities,
+        contents: Contents,
+        tasks: Tasks,
+        owner: UUID,
+        lease_seconds: float,
+    ) -> None:
         self._database = database
+        self._communities = communities
         self._contents = contents
         self._queries = database.queries
         self._inserting, self._answering, self._ending = (database.own_connection() for _ in range(3))
@@ -181,25 +190,34 @@ class Interactions:
         fields = dict(row)
         trigger = Trigger(fields.pop("trigger_type"), fields.pop("trigger_match"))
         fields["timings"] = json.loads(fields["timings"])
-        return Outcome(trigger=trigger, **(fields | self._said(fields)))
+        said = await self._said(fields)
+        del fields["ended_at"]
+        return Outcome(trigger=trigger, **(fields | said))
 
     async def history(self, community_id: UUID, before: datetime | None, rows: int) -> list[dict[str, Any]]:
         """Up to `rows` interactions of a community that ended before a moment, the last first."""
         page = {"community_id": community_id, "before": before, "rows": rows}
         async with self._database.connection() as connection:
-            return [self.told(dict(row)) async for row in self._queries.select_history(connection, **page)]
+            found = [dict(row) async for row in self._queries.select_history(connection, **page)]
+        told = [await self.told(row) for row in found]
+        for row in told:
+            del row["community_id"]
+        return told
 
-    def told(self, row: dict[str, Any]) -> dict[str, Any]:
+    async def told(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row as the API tells it."""
-        said = self._said(row)
+        said = await self._said(row)
         trigger = {"type": row.pop("trigger_type"), "match": row.pop("trigger_match")}
         plain = {name: _plain(value) for name, value in row.items()}
         return plain | {"trigger": trigger, "timings": json.loads(row["timings"])} | said
 
-    def _said(self, row: dict[str, Any]) -> dict[str, str | None]:
+    async def _said(self, row: dict[str, Any]) -> dict[str, str | None]:
         """The texts of a row, taken out of it: while it is worked on, and as long as they are kept."""
         event = json.loads(row.pop("event") or "{}")
-        kept = self._contents.read(row["interaction_id"], row.pop("sealed"))
+        sealed, kept = row.pop("sealed"), NOTHING
+        community = await self._communities.get(row["community_id"]) if sealed else None
+        if community is not None:
+            kept = self._contents.read(row["interaction_id"], community.settings, row["ended_at"], sealed)
         return {"message": kept.message or event.get("message_content"), "reply": row.pop("reply") or kept.reply}
 
     async def claim_waiting(self, slots: int, share: int, rooms: dict[UUID, int]) -> list[Interaction]:
@@ -259,20 +277,20 @@ class Interactions:
             await self._queries.postpone_delivery(connection, **row)
 
     async def end(
-        self, item: Interaction, state: str, reason: str | None, timings: dict[str, float], kept: Kept | None = None
+        self, item: Interaction, state: str, reason: str | None, timings: dict[str, float], sealed: str | None = None
     ) -> bool:
-        """Commit the last state and erase the texts but for those that are `kept`.
+        """Commit the last state and erase the texts, but for `sealed` ones to be kept.
 
         False when the interaction is no longer this instance's.
         """
-        [written] = await self._ends.submit([_End(item, state, reason, timings, kept)], urgent=False)
+        [written] = await self._ends.submit([_End(item, state, reason, timings, sealed)], urgent=False)
         return written
 
     async def _end_all(self, ends: list[_End]) -> list[bool]:
         rows = [
             _held(end.item, end.timings)
             | {"state": end.state, "reason": end.reason, "deliveries": end.item.deliveries}
-            | _kept(end.kept)
+            | {"sealed": end.sealed}
             for end in sorted(ends, key=_by_id)
         ]
         async with self._ending.use() as connection:
@@ -285,11 +303,15 @@ class Interactions:
         """Suppress what was not sent yet of an event or a user in a channel; which that were."""
         row = {"entity_id": entity_id, "dedupe_key": event_id and given_key(event_id), "user_id": user_id}
         async with self._database.connection() as connection:
-            return [row["interaction_id"] async for row in self._queries.cancel_interactions(connection, **row)]
+            cancelled = [row["interaction_id"] async for row in self._queries.cancel_interactions(connection, **row)]
+            if event_id:
+                about = {"entity_id": entity_id, "dedupe_key": given_key(event_id)}
+                await self._queries.erase_message(connection, **about)
+        return cancelled
 
-    async def hold_back(self, interaction_id: UUID, reason: str, kept: Kept | None) -> None:
+    async def hold_back(self, interaction_id: UUID, reason: str, sealed: str | None) -> None:
         """Suppress what is not to be answered after all, whoever has taken it up meanwhile."""
-        row = {"interaction_id": interaction_id, "reason": reason} | (_kept(kept) or _NOT_KEPT)
+        row = {"interaction_id": interaction_id, "reason": reason, "sealed": sealed}
         async with self._database.connection() as connection:
             await self._queries.hold_back_interaction(connection, **row)
 
@@ -303,10 +325,16 @@ class Interactions:
         async with self._database.connection() as connection:
             return int(await self._queries.delete_ended(connection, seconds=seconds, rows=rows))
 
-    async def erase_kept(self, rows: int) -> int:
-        """Erase the texts of up to `rows` that were kept for long enough; how many."""
+    async def keeping(self) -> list[UUID]:
+        """Communities that have texts kept."""
         async with self._database.connection() as connection:
-            return int(await self._queries.erase_kept(connection, rows=rows))
+            return [row["community_id"] async for row in self._queries.select_keeping(connection)]
+
+    async def erase_kept(self, community_id: UUID, days: int, rows: int) -> int:
+        """Erase up to `rows` texts of a community that ended over `days` ago; how many."""
+        about = {"community_id": community_id, "days": days, "rows": rows}
+        async with self._database.connection() as connection:
+            return int(await self._queries.erase_kept(connection, **about))
 
 
 def _plain(value: Any) -> Any:
@@ -349,12 +377,8 @@ def _row(entry: Entry) -> dict[str, Any]:
         "state": "suppressed" if entry.suppressed else "answering" if entry.leased else "received",
         "reason": entry.suppressed,
         "repeat_seconds": entry.repeat_seconds,
-        **_kept(entry.kept if entry.suppressed else None),
+        "sealed": entry.sealed if entry.suppressed else None,
     }
-
-
-def _kept(kept: Kept | None) -> dict[str, Any]:
-    return {"sealed": kept.sealed, "keep_days": kept.days} if kept else {}
 
 
 def _held(item: Interaction, timings: dict[str, float]) -> dict[str, Any]:

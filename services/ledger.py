@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import orjson
 
 from providers.base import Usage
@@ -53,6 +54,7 @@ class Call:
     account: Account = NOBODY
     call_id: UUID = field(default_factory=new_id)
     called_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    asked: str = ""  # the model that was asked for, where the provider calls it otherwise
 
 
 @dataclass(frozen=True)
@@ -116,32 +118,46 @@ class Ledger:
     async def flush(self) -> None:
         """Write down what waits; what cannot be written waits on."""
         async with self._flushing:
-            await self._write()
+            while self._waiting:
+                rows = list(itertools.islice(self._waiting, MOST_IN_AN_INSERT))
+                try:
+                    await self._write(rows)
+                except DatabaseUnavailable:
+                    return
+                for _ in rows:
+                    self._waiting.popleft()
 
-    async def _write(self) -> None:
-        while self._waiting:
-            rows = list(itertools.islice(self._waiting, MOST_IN_AN_INSERT))
-            try:
-                async with self._database.connection() as connection:
-                    await self._database.queries.insert_calls(connection, calls=orjson.dumps(rows, str).decode())
-            except DatabaseUnavailable:
+    async def _write(self, rows: list[dict[str, Any]]) -> None:
+        """Write rows down; one that PostgreSQL cannot hold is given up, and told. Raises DatabaseUnavailable."""
+        try:
+            async with self._database.connection() as connection:
+                await self._database.queries.insert_calls(connection, calls=orjson.dumps(rows, str).decode())
+        except (asyncpg.DataError, TypeError):
+            if len(rows) == 1:
+                about = {"provider": rows[0]["provider"], "call": str(rows[0]["call_id"])}
+                self._log.error("ledger.row", "a call cannot be written down and is not counted", **about)
                 return
-            for _ in rows:
-                self._waiting.popleft()
+            for row in rows:
+                await self._write([row])
 
     async def spent(self, community_id: UUID, since: datetime) -> Spent:
         """What a community has spent since a moment, what is not written down yet included.
 
         Raises DatabaseUnavailable.
         """
-        async with self._flushing:
-            await self._write()
+        waiting = [row for row in self._waiting if row["community_id"] == community_id and row["called_at"] >= since]
+        later: list[dict[str, Any]] = []
+        self.listeners.append(later.append)
+        try:
+            # What waits now may be written down meanwhile: it is counted here, and not there.
+            about = {"community_id": community_id, "since": since, "but": [row["call_id"] for row in waiting]}
             async with self._database.connection() as connection:
-                row = await self._database.queries.select_spent(connection, community_id=community_id, since=since)
-            spent = Spent(**dict(row))
-            for waiting in self._waiting:
-                if waiting["community_id"] == community_id and waiting["called_at"] >= since:
-                    spent = spent.plus(waiting)
+                row = await self._database.queries.select_spent(connection, **about)
+        finally:
+            self.listeners.remove(later.append)
+        spent = Spent(**dict(row))
+        for noted in [*waiting, *(row for row in later if row["community_id"] == community_id)]:
+            spent = spent.plus(noted)
         return spent
 
     def has_price(self, provider: str, model: str) -> bool:
@@ -178,7 +194,7 @@ class Ledger:
         """US dollars, or None where the price is not known."""
         if call.kind == CANNED:
             return 0.0
-        prices = self._price(call.provider, call.model)
+        prices = self._price(call.provider, call.model) or self._price(call.provider, call.asked)
         return (prompt * prices[0] + completion * prices[1]) / 1e6 if prices else None
 
     def _price(self, provider: str, model: str) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from services.ids import new_id
 from services.interactions import Interactions
 from services.limits import Limits
 
-Forgotten = set[tuple[str, UUID | None]]
+PAGE_ROWS = 1_000
 
 
 @dataclass(frozen=True)
@@ -74,22 +75,28 @@ class Privacy:
             await self._limits.forget(user.community_id, platform, user_id)
         return receipt
 
-    async def forgotten(self) -> Forgotten:
-        """Who was ever forgotten, as the audit log has it: a keyed hash, and the community or None for all."""
+    async def forget_again(self, actor: str) -> int:
+        """Forget whom a restored backup has brought back; how many."""
+        forgotten: defaultdict[str, list[UUID | None]] = defaultdict(list)
         async with self._database.connection() as connection:
-            return {(row["user"], row["community_id"]) async for row in self._queries.select_forgotten(connection)}
-
-    async def forget_again(self, forgotten: Forgotten, actor: str) -> int:
-        """Forget whom an older backup has brought back; how many."""
-        async with self._database.connection() as connection:
-            people = [row async for row in self._queries.select_people(connection)]
-        again = 0
-        for community_id, platform, user_id in people:
-            user = self._hashing.user(platform, user_id)
-            if not forgotten.isdisjoint({(user, community_id), (user, None)}):
-                await self.forget(platform, user_id, community_id, actor)
-                again += 1
+            async for row in self._queries.select_forgotten(connection):
+                forgotten[row["user_hash"]].append(row["community_id"])
+        again, after = 0, {"user_id": "", "platform": ""}
+        while forgotten and (people := await self._people(after)):
+            for person in people:
+                for community_id in forgotten.get(self._hashing.user(person["platform"], person["user_id"]), ()):
+                    await self.forget(person["platform"], person["user_id"], community_id, actor)
+                    again += 1
+            after = people[-1]
+        if forgotten:
+            async with self._database.connection() as connection:
+                await self._queries.delete_forgotten(connection)
         return again
+
+    async def _people(self, after: dict[str, str]) -> list[dict[str, str]]:
+        async with self._database.connection() as connection:
+            rows = self._queries.select_people(connection, **after, rows=PAGE_ROWS)
+            return [dict(row) async for row in rows]
 
     async def known(self, platform: str, user_id: str, community_id: UUID | None) -> dict[str, Any]:
         """All that is known of a person, in one community or in all."""
@@ -101,4 +108,4 @@ class Privacy:
         for each in communities:
             if each is not None and (history := await self._cache.history(UserKey(each, platform, user_id), 100)):
                 conversations[str(each)] = [asdict(exchange) for exchange in history]
-        return {"interactions": [self._interactions.told(row) for row in rows], "conversations": conversations}
+        return {"interactions": [await self._interactions.told(row) for row in rows], "conversations": conversations}

@@ -45,6 +45,7 @@ def canned_text(event: ChatEvent, trigger: Trigger) -> str:
 
 def fit(text: str, platform: str, prefix: str) -> str:
     """The text without the prefix, short enough that both fit the platform, cut at a word; may be empty."""
+    text = text.replace("\0", "")  # which no database holds
     text = _SPACES.sub(" ", text) if platform in ONE_LINE else text
     text = text.strip().lstrip(_COMMAND_SIGNS)
     room = LIMITS.get(platform, DEFAULT_LIMIT) - len(prefix)

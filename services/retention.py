@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 
+from services.communities import Communities
+from services.contents import kept_for
 from services.database import DatabaseUnavailable
 from services.interactions import Interactions
 from services.logs import Log
@@ -18,8 +21,9 @@ DAY_SECONDS = 86_400
 class Retention:
     """Deletes what ended over `days` ago; any number of instances may."""
 
-    def __init__(self, interactions: Interactions, days: float, log: Log) -> None:
+    def __init__(self, interactions: Interactions, communities: Communities, days: float, log: Log) -> None:
         self._interactions = interactions
+        self._communities = communities
         self._seconds = days * DAY_SECONDS
         self._log = log
 
@@ -28,7 +32,14 @@ class Retention:
 
     async def trim(self) -> None:
         """Erase and delete until a batch is not full."""
-        await self._repeat(self._interactions.erase_kept, "the texts of {} interactions were erased")
+        try:
+            for community_id in await self._interactions.keeping():
+                community = await self._communities.get(community_id)
+                days = kept_for(community.settings).days if community else 0
+                erase = functools.partial(self._interactions.erase_kept, community_id, days)
+                await self._repeat(erase, "the texts of {} interactions were erased")
+        except DatabaseUnavailable:
+            return
         await self._repeat(lambda rows: self._interactions.trim(self._seconds, rows), "{} interactions were deleted")
 
     async def _repeat(self, work: Callable[[int], Awaitable[int]], message: str) -> None:

@@ -40,10 +40,13 @@ class Rotation:
         self._audit = audit
         self._changes = changes
 
-    async def rotate(self, actor: str, note: Callable[[Rotated], None]) -> Rotated:
-        """Seal everything anew; `note` hears how far it is after each batch."""
+    async def rotate(self, actor: str, note: Callable[[Rotated], None], *, new_hashing_key: bool = False) -> Rotated:
+        """Seal everything anew; `note` hears how far it is after each batch.
+
+        A key of hashes that cannot be read is left as it is, or with `new_hashing_key` replaced by the one in use.
+        """
         done = Rotated()
-        await self._rotate_hashing()
+        await self._rotate_hashing(done, replace=new_hashing_key)
         await self._rotate_keys(done)
         note(done)
         after = UUID(int=0)
@@ -55,15 +58,15 @@ class Rotation:
             await self._audit.note(change.connection, actor, "secrets.rotated", None, asdict(done))
         return done
 
-    async def _rotate_hashing(self) -> None:
-        """Seal the key of hashes anew; one that cannot be read is lost, and the one in use takes its place."""
+    async def _rotate_hashing(self, done: Rotated, *, replace: bool) -> None:
         async with self._database.connection() as connection:
             before = await self._queries.select_secret(connection, name=HASHING)
-            try:
-                sealed = self._vault.rotate(before)
-            except Unreadable:
+            sealed = self._sealed_anew(before, done)
+            if sealed is None and replace:
+                done.unreadable -= 1
                 sealed = self._vault.seal(HASHING, self._hashing.secret)
-            await self._queries.update_secret(connection, name=HASHING, before=before, sealed=sealed)
+            if sealed is not None:
+                await self._queries.update_secret(connection, name=HASHING, before=before, sealed=sealed)
 
     async def _rotate_keys(self, done: Rotated) -> None:
         async with self._database.connection() as connection:

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
 KEY = "api_key"
 MAX_KEY = 500
 # Of one community alone: an admin's go into the environment.
-_KEEPING = {"store_content", "retention_days"}
+# What makes the chain of those who answer, which is checked when any of it changes.
+_CHAIN = {
+    "provider",
+    "model",
+    "temperature",
+    "max_tokens",
+    "fallbacks",
+    "base_url",
+    "budget_cost",
+    "budget_small_model",
+}
 _NOT_FOR_ALL = (KEY, "base_url", "quiet_until")
 
 
@@ -125,35 +135,27 @@ class SettingsStore:
             sealed = None if given or moved else row["sealed_key"]
             if key is not None and key != "":
                 sealed = self._vault.seal(place_of_key(community_id, settings), _checked_key(key))
-            self._check_chain(settings, "key" if sealed else "")
+            if given or changes.keys() & _CHAIN:
+                self._check_chain(settings, "key" if sealed else "")
             written = await self._queries.update_settings(
                 connection, community_id=community_id, own=json.dumps(own), sealed_key=sealed
             )
             details = _differences(before, own)
             if sealed != row["sealed_key"]:
                 details[KEY] = "set" if sealed else "cleared"
-            if details.keys() & _KEEPING:
-                await self._keep_no_longer(connection, community_id, below, own)
             about = None if community_id == DEFAULTS else community_id
             await self._audit.note(connection, actor, "settings.changed", about, details | {"version": written})
             await change.tell(f"{COMMUNITY}:{community_id}")
         return View(community_id, written, settings, tuple(sorted(own)), bool(sealed))
 
-    async def _keep_no_longer(
-        self, connection: Connection, community_id: UUID, below: dict[str, Any], own: dict[str, Any]
-    ) -> None:
-        """Texts that were kept for longer than they are now end sooner: those of a community, or by the defaults."""
-        owned = {community_id: own}
-        if community_id == DEFAULTS:
-            below = resolve(below, own)
-            owned = {
-                row["community_id"]: json.loads(row["own"] or "{}")
-                async for row in self._queries.select_keeping(connection)
-            }
-        for each, theirs in owned.items():
-            values = resolve(below, theirs)
-            days = values["retention_days"] if values["store_content"] else 0
-            await self._queries.keep_no_longer_than(connection, community_id=each, days=days)
+    async def check(self, own: dict[str, Any], *, with_key: bool) -> None:
+        """Whether a community may have such settings. Raises BadSettings."""
+        self._check_names(UUID(int=1), [*own])
+        if base_url := own.get("base_url"):
+            await self._check_address(base_url)
+        async with self._database.connection() as connection:
+            below = await self._below(connection, UUID(int=1))
+        self._check_chain(_checked(resolve(below, own)), "key" if with_key else "")
 
     async def _exists(self, connection: Connection, community_id: UUID) -> bool:
         if community_id == DEFAULTS:

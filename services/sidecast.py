@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from ipaddress import ip_network
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from services.commands import Commands
 from services.communities import Communities
 from services.composer import Composer
 from services.contents import Contents
-from services.database import Database
+from services.database import Database, DatabaseUnavailable
 from services.deliveries import Deliveries
 from services.gateway import Gateway
 from services.hashing import Hashing
@@ -81,12 +82,12 @@ class Sidecast:
         self.rates = Rates(self.valkey, settings.api_rate_limit)
         self.ledger = Ledger(self.database, log)
         lease = uuid4(), settings.lease_seconds
-        self.interactions = Interactions(self.database, self._contents, self._tasks, *lease)
-        self._leases = Leases(self.interactions, settings.lease_seconds, log)
-        self._retention = Retention(self.interactions, settings.journal_retention, log)
         self.communities = Communities(
             self.database, self.changes, self.audit, of_environment(settings), auto_register=settings.auto_register
         )
+        self.interactions = Interactions(self.database, self.communities, self._contents, self._tasks, *lease)
+        self._leases = Leases(self.interactions, settings.lease_seconds, log)
+        self._retention = Retention(self.interactions, self.communities, settings.journal_retention, log)
 
     def _make_models(self, settings: Settings, log: Log) -> None:
         self.chains = Chains(settings, self.vault, self.metrics, log)
@@ -152,6 +153,7 @@ class Sidecast:
         self.ledger.open(self._tasks)
         self.keys.open(self._tasks)
         self.rates.open(self._tasks)
+        self._tasks.spawn(self._forget_again(), "forget again")
         first = self.chains.default[0]
         message = f"answers with {first.link.provider.name}, model {first.model}"
         self.log.system("service.started", message, version=self.settings.module_version, result="SUCCESS")
@@ -160,6 +162,11 @@ class Sidecast:
         """As much as a command needs. Raises DatabaseUnavailable or MigrationError."""
         await self.database.open()
         await self._hashing.open()
+
+    async def _forget_again(self) -> None:
+        """What a restore did not come to."""
+        with contextlib.suppress(DatabaseUnavailable):
+            await self.privacy.forget_again("restore")
 
     async def drain(self) -> None:
         """Stop accepting, give what runs `DRAIN_TIMEOUT` to end, hand the rest back to the journal."""

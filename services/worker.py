@@ -20,7 +20,7 @@ from config import Settings
 from services.cache_manager import CacheManager, Exchange
 from services.commands import Commands
 from services.communities import Communities, Community
-from services.composer import Composer, Making, NoReply, user_of
+from services.composer import EXPIRED, Composer, Making, NoReply, user_of
 from services.database import DatabaseUnavailable
 from services.deliveries import Deliveries
 from services.hashing import Hashing
@@ -35,6 +35,7 @@ from services.tasks import Tasks
 from services.triggers import COMMAND
 
 CLAIM_SECONDS = 1.0
+UNDONE = "I could not do that, please try again later."
 RESERVED = 0.25
 # Between two looks at the journal: one that fills several slots costs PostgreSQL no more than one that fills one.
 PAUSE_SECONDS = 0.02
@@ -184,8 +185,12 @@ class Worker:
         return dataclasses.replace(item, reply=reply, deliveries=1, answered=time.monotonic())
 
     async def _obey(self, item: Interaction, community: Community) -> Reply:
-        """Do what a moderator asks; what to say to it."""
+        """Do what a moderator asks; what to say to it. Raises NoReply."""
         prefix = community.settings.response_prefix
+        if item.age > self._settings.reply_ttl:
+            raise NoReply(EXPIRED, "reply_ttl")
+        if item.attempts > self._settings.max_attempts:
+            return Reply(fit(UNDONE, item.event.platform, prefix), prefix, fallback=True, reason="attempts_exhausted")
         said = await self._commands.run(item.event, community)
         return Reply(fit(said, item.event.platform, prefix), prefix)
 

@@ -24,5 +24,9 @@ limit :rows;
 select number, at, actor, action, community_id, details, hash from audit where number > :after order by number limit :rows;
 
 -- name: select_forgotten()
--- Who was ever forgotten, by keyed hashes, and where; asked for by hand.
-select distinct community_id, details::json ->> 'user' as "user" from audit where action = 'user.forgotten';
+-- Who is to be forgotten again, by keyed hashes, and where.
+select distinct community_id, user_hash from forgotten;
+
+-- name: delete_forgotten()!
+-- They were.
+delete from forgotten;

@@ -4,12 +4,12 @@
 -- arrays of columns.
 insert into interactions (
     interaction_id, community_id, entity_id, platform, session_id, user_id, message_type, trigger_type,
-    trigger_match, dedupe_key, event_hash, event, request_id, state, reason, sealed, keep_until, ended_at,
+    trigger_match, dedupe_key, event_hash, event, request_id, state, reason, sealed, ended_at,
     lease_owner, lease_until, attempts, fence
 )
 select interaction_id, community_id, entity_id, platform, session_id, user_id, message_type, trigger_type,
     trigger_match, dedupe_key, decode(event_hash, 'hex'), event, request_id, state, reason,
-    sealed, now() + make_interval(days => keep_days),
+    sealed,
     case when state = 'suppressed' then now() end,
     case when state = 'answering' then :owner::uuid end,
     case when state = 'answering' then now() + make_interval(secs => :lease_seconds) end,
@@ -18,7 +18,7 @@ select interaction_id, community_id, entity_id, platform, session_id, user_id, m
 from json_to_recordset(:entries) as e (
     interaction_id uuid, community_id uuid, entity_id text, platform text, session_id text, user_id text,
     message_type text, trigger_type text, trigger_match text, dedupe_key text, event_hash text, event json,
-    request_id text, state text, reason text, sealed text, keep_days int
+    request_id text, state text, reason text, sealed text
 )
 on conflict (entity_id, dedupe_key) do nothing;
 
@@ -46,16 +46,15 @@ join interactions i using (entity_id, dedupe_key);
 -- name: select_interaction(interaction_id)^
 -- What became of an interaction.
 select interaction_id, community_id, state, trigger_type, trigger_match, reason, provider, model, prompt_tokens,
-    completion_tokens, attempts, timings, event, reply, case when keep_until > now() then sealed end as sealed,
+    completion_tokens, attempts, timings, event, reply, sealed, ended_at,
     extract(epoch from received_at)::float8 as received_at
 from interactions
 where interaction_id = :interaction_id;
 
 -- name: select_history(community_id, before, rows)
 -- What became of a community's interactions, those that ended last first.
-select interaction_id, entity_id, platform, user_id, message_type, state, trigger_type, trigger_match, reason, provider,
-    model, prompt_tokens, completion_tokens, attempts, fallback, timings, event, reply, received_at, ended_at,
-    case when keep_until > now() then sealed end as sealed
+select interaction_id, community_id, entity_id, platform, user_id, message_type, state, trigger_type, trigger_match,
+    reason, provider, model, prompt_tokens, completion_tokens, attempts, fallback, timings, event, reply, received_at, ended_at, sealed
 from interactions
 where (community_id, ended_at) < (:community_id::uuid, coalesce(:before::timestamptz, 'infinity'))
     and community_id >= :community_id and ended_at is not null
@@ -183,11 +182,9 @@ update interactions i
 set state = e.state, reason = coalesce(e.reason, i.reason), deliveries = e.deliveries,
     timings = i.timings || e.timings, ended_at = now(), lease_owner = null, lease_until = null,
     event = case when e.state = 'undeliverable' then (i.event::jsonb || '{"message_content": ""}')::json end,
-    reply = case when e.state = 'undeliverable' then i.reply end, sealed = coalesce(i.sealed, e.sealed),
-    keep_until = coalesce(i.keep_until, now() + make_interval(days => e.keep_days))
+    reply = case when e.state = 'undeliverable' then i.reply end, sealed = coalesce(i.sealed, e.sealed)
 from json_to_recordset(:ends) as e (
-    interaction_id uuid, fence bigint, state text, reason text, deliveries int, timings jsonb, sealed text,
-    keep_days int
+    interaction_id uuid, fence bigint, state text, reason text, deliveries int, timings jsonb, sealed text
 )
 where i.interaction_id = e.interaction_id and i.fence = e.fence and i.state in ('received', 'answering', 'answered')
 returning i.interaction_id;
@@ -206,16 +203,16 @@ with unsent as (
 )
 update interactions i
 set state = 'suppressed', reason = 'cancelled', fence = fence + 1, ended_at = now(), event = null, reply = null,
-    lease_owner = null, lease_until = null, sealed = null, keep_until = null
+    lease_owner = null, lease_until = null, sealed = null
 from unsent u
 where i.interaction_id = u.interaction_id
 returning i.interaction_id;
 
--- name: hold_back_interaction(interaction_id, reason, sealed, keep_days)!
+-- name: hold_back_interaction(interaction_id, reason, sealed)!
 -- A limit was full. The fence keeps whoever has taken it up from sending it.
 update interactions
 set state = 'suppressed', reason = :reason, fence = fence + 1, ended_at = now(), event = null, reply = null,
-    lease_owner = null, lease_until = null, sealed = :sealed, keep_until = now() + make_interval(days => :keep_days)
+    lease_owner = null, lease_until = null, sealed = :sealed
 where interaction_id = :interaction_id and state in ('received', 'answering');
 
 -- name: redrive_interactions(community_id)$
@@ -234,35 +231,49 @@ select count(*) from again;
 with old as (
     select interaction_id
     from interactions
-    where ended_at < now() - make_interval(secs => :seconds) and keep_until is null
+    where ended_at < now() - make_interval(secs => :seconds) and sealed is null
     limit :rows
     for update skip locked
 ),
 gone as (delete from interactions i using old where i.interaction_id = old.interaction_id returning 1)
 select count(*) from gone;
 
--- name: erase_kept(rows)$
--- Erase texts that were kept for long enough, a batch at a time.
+-- name: erase_kept(community_id, days, rows)$
+-- Erase texts that a community has kept for long enough, a batch at a time.
 with old as (
-    select interaction_id from interactions where keep_until < now() limit :rows for update skip locked
+    select interaction_id
+    from interactions
+    where community_id = :community_id and sealed is not null
+        and ended_at < now() - make_interval(days => :days)
+    limit :rows
+    for update skip locked
 ),
 erased as (
-    update interactions i set sealed = null, keep_until = null from old where i.interaction_id = old.interaction_id
-    returning 1
+    update interactions i set sealed = null from old where i.interaction_id = old.interaction_id returning 1
 )
 select count(*) from erased;
 
--- name: keep_no_longer_than(community_id, days)!
--- A community keeps its texts for fewer days, or no longer: 0.
-update interactions
-set keep_until = least(keep_until, ended_at + make_interval(days => :days))
-where community_id = :community_id and ended_at is not null and keep_until is not null;
-
 -- name: select_keeping()
--- Communities that have texts kept, and what each has set for itself; asked for when an admin changes the defaults.
-select c.community_id, s.own
-from communities c left join settings s using (community_id)
-where exists (select from interactions i where i.community_id = c.community_id and i.keep_until is not null);
+-- Communities that have texts kept. The recursion steps from one to the next by the index.
+with recursive keeping as (
+    (
+        select community_id from interactions
+        where ended_at is not null and sealed is not null
+        order by community_id
+        limit 1
+    )
+    union all
+    select (
+        select i.community_id
+        from interactions i
+        where i.ended_at is not null and i.sealed is not null and i.community_id > k.community_id
+        order by i.community_id
+        limit 1
+    )
+    from keeping k
+    where k.community_id is not null
+)
+select community_id from keeping where community_id is not null;
 
 -- name: select_kept(after, rows)
 -- Sealed texts by the id of their row, a batch at a time; asked for by hand.
@@ -278,11 +289,21 @@ set sealed = r.sealed
 from json_to_recordset(:rows) as r (interaction_id uuid, before text, sealed text)
 where i.interaction_id = r.interaction_id and i.sealed = r.before;
 
+-- name: erase_message(entity_id, dedupe_key)!
+-- A message that was deleted where it was written is kept no longer.
+with found as materialized ( -- so that no other index is thought better
+    select interaction_id, sealed, ended_at from interactions where entity_id = :entity_id and dedupe_key = :dedupe_key
+)
+update interactions i
+set sealed = null
+from found f
+where i.interaction_id = f.interaction_id and f.sealed is not null and f.ended_at is not null;
+
 -- name: select_of_user(platform, user_id, community_id)
 -- What is known of a person's interactions, the last first.
 select interaction_id, community_id, entity_id, platform, user_id, message_type, state, trigger_type, trigger_match,
     reason, provider, model, prompt_tokens, completion_tokens, attempts, fallback, timings, event, reply, received_at,
-    ended_at, case when keep_until > now() then sealed end as sealed
+    ended_at, sealed
 from interactions
 where ended_at is not null and user_id <> '' and user_id = :user_id and platform = :platform
     and (:community_id::uuid is null or community_id = :community_id)
@@ -293,7 +314,7 @@ limit 10000;
 -- What is under way for a person is not sent: the fence keeps whoever works on it from writing.
 update interactions
 set state = 'suppressed', reason = 'forgotten', fence = fence + 1, ended_at = now(), event = null, reply = null,
-    lease_owner = null, lease_until = null, sealed = null, keep_until = null
+    lease_owner = null, lease_until = null, sealed = null
 where ended_at is null and user_id = :user_id and platform = :platform and trigger_type <> 'command'
     and (:community_id::uuid is null or community_id = :community_id)
 returning community_id;
@@ -308,11 +329,16 @@ where ended_at is null and user_id = :user_id and platform = :platform and trigg
 -- name: forget_user(platform, user_id, community_id)
 -- Whose it was is gone, and every text; that it was, and what recognises a repeat of it, stays.
 update interactions
-set user_id = '', session_id = '', event = null, reply = null, sealed = null, keep_until = null
+set user_id = '', session_id = '', event = null, reply = null, sealed = null
 where ended_at is not null and user_id <> '' and user_id = :user_id and platform = :platform
     and (:community_id::uuid is null or community_id = :community_id)
 returning community_id;
 
--- name: select_people()
--- Everyone there is something of; asked for by hand.
-select distinct community_id, platform, user_id from interactions where ended_at is not null and user_id <> '';
+-- name: select_people(user_id, platform, rows)
+-- Everyone there is something of, after a person, a page at a time.
+select user_id, platform
+from interactions
+where ended_at is not null and user_id <> '' and (user_id, platform) > (:user_id, :platform)
+group by user_id, platform
+order by user_id, platform
+limit :rows;

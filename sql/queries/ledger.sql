@@ -20,10 +20,10 @@ where called_at >= :since and called_at < :until and (:community_id::uuid is nul
 group by day, provider, model
 order by day desc, provider, model;
 
--- name: select_spent(community_id, since)^
--- What a community has spent since a moment.
+-- name: select_spent(community_id, since, but)^
+-- What a community has spent since a moment, some calls aside.
 select coalesce(sum(coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0)), 0)::bigint as tokens,
     coalesce(sum(cost), 0)::float8 as cost, count(*) filter (where kind = 'canned') as canned
 from ledger
 where (community_id, called_at) >= (:community_id::uuid, :since::timestamptz) -- what no index but the community's has
-    and community_id <= :community_id;
+    and community_id <= :community_id and call_id <> all(:but::uuid[]);

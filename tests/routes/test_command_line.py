@@ -74,11 +74,14 @@ async def test_communities_are_listed_and_the_audit_log_is_verified(
     assert "each chained to the one before" in await sidecast("audit", "verify")
 
 
-async def test_the_secret_is_changed_while_instances_run(make_service: MakeService, sidecast: CommandLine) -> None:
+async def test_the_secret_is_changed_while_instances_run(
+    empty: str, make_service: MakeService, parts: dict[str, str], tmp_path: Path
+) -> None:
     """Old, then old and new, then new alone: the key of a community is read all the while."""
+    sidecast = CommandLine(parts | {"DATABASE_URL": empty}, tmp_path)
     stub = StubOpenAI()
     async with running(stub.app) as url:
-        allowed = {"community_url_allow": "127.0.0.1", "community_url_http": True}
+        allowed = {"database_url": empty, "community_url_allow": "127.0.0.1", "community_url_http": True}
         old = await make_service(secret_key="the old one", **allowed)
         channel = event()["entity_id"]
         mine = await community(old, channel)
@@ -99,7 +102,7 @@ async def test_the_secret_is_changed_while_instances_run(make_service: MakeServi
         await both.sidecast.drain()
         alone = await make_service(secret_key="the new one", **allowed)
         assert await sent(alone) == "Bearer canary-own"
-        assert "4 cannot be read" in await sidecast("secrets", "rotate", SECRET_KEY="another one", code=1)
+        assert "5 cannot be read" in await sidecast("secrets", "rotate", SECRET_KEY="another one", code=1)
         await put(alone, community_id=mine, api_key=None)
 
 
@@ -150,7 +153,13 @@ async def test_communities_are_carried_with_their_keys_sealed_or_left_out(
     await sidecast("communities", "import", str(plain), **allowed)
     assert (await shown(sidecast, "00000000-0000-0000-0000-00000000c0de"))["entities"] == [channel]
     plain.write_text(elsewhere.replace("Otto", "x" * 51))
-    assert "persona_name: String should have" in await sidecast("communities", "import", str(plain), code=1, **allowed)
+    await put(service, community_id=mine, enabled=False)
+    said = await sidecast("communities", "import", str(plain), code=1, **allowed)
+    assert "persona_name: String should have" in said
+    assert "Nothing was changed" in said
+    assert (await shown(sidecast, "00000000-0000-0000-0000-00000000c0de"))["settings"]["persona_name"] == "Otto"
+    plain.write_text(elsewhere.replace("c0de", "0000"))
+    assert "that of the settings of all" in await sidecast("communities", "import", str(plain), code=1, **allowed)
     assert "no such community" in await sidecast("communities", "show", "00000000-0000-0000-0000-0000000000ff", code=1)
 
 
@@ -167,6 +176,9 @@ async def test_a_backup_is_restored_while_the_service_runs_and_who_was_forgotten
     channel = event()["entity_id"]
     reply = await service.answered(entity_id=channel, user_id="gone")
     kept = await service.answered(entity_id=channel, user_id="here")
+    await service.answered(entity_id=channel, user_id="back")
+    await sidecast("users", "forget", "twitch", "back")
+    back = await service.answered(entity_id=channel, user_id="back")
     path = str(tmp_path / "backup")
     assert "MB" in await sidecast("data", "backup", path)
     await sidecast("users", "forget", "twitch", "gone")
@@ -175,7 +187,9 @@ async def test_a_backup_is_restored_while_the_service_runs_and_who_was_forgotten
     assert said == "restored\n1 people who were forgotten since the backup were forgotten again"
     known = await (await service.get(f"{API}/users/twitch/gone")).get_json()
     assert known["data"]["interactions"] == []
-    for interaction_id in (reply["interaction_id"], kept["interaction_id"]):
+    known = await (await service.get(f"{API}/users/twitch/back")).get_json()
+    assert len(known["data"]["interactions"]) == 1, "forgotten before the backup, and here again"
+    for interaction_id in (reply["interaction_id"], kept["interaction_id"], back["interaction_id"]):
         assert (await service.outcome(interaction_id))["state"] == "delivered"
     assert (await service.get(f"{API}/interaction/{later['interaction_id']}")).status_code == 404
     assert "Nothing was changed" in await sidecast("data", "restore", __file__, "--yes", code=1)

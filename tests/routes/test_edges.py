@@ -97,3 +97,12 @@ async def test_a_bug_is_told_in_the_shape_of_its_route(
     assert (error["type"], error["message"]) == ("server_error", "Something went wrong on our side.")
     answer = await service.get(f"{API}/keys")
     assert (await answer.get_json())["error"]["code"] == "INTERNAL_ERROR"
+
+
+@pytest.mark.parametrize(("path", "field"), [(f"twitch/{'x' * 256}", "user_id"), ("My%20Space/42", "platform")])
+async def test_a_person_is_named_as_in_events(make_service: MakeService, path: str, field: str) -> None:
+    service = await make_service()
+    for call in (service.client.get, service.client.delete):
+        answer = await call(f"{API}/users/{path}", headers=HEADERS)
+        assert answer.status_code == 400
+        assert [detail["field"] for detail in (await answer.get_json())["error"]["details"]] == [field]

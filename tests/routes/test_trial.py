@@ -91,3 +91,18 @@ async def test_what_cannot_be_tried_is_refused(
 ) -> None:
     error = await tried(await make_service(), status, **body)
     assert [detail["field"] for detail in error["details"]] == ([field] if field else [])
+
+
+async def test_trying_out_takes_no_canned_reply_from_the_chat(make_service: MakeService) -> None:
+    stub = StubOpenAI()
+    async with running(stub.app) as url:
+        service = await make_service(ai_provider="waddleai", waddleai_base_url=url)
+        channel = str(event()["entity_id"])
+        mine = await community(service, channel)
+        await put(service, community_id=mine, budget_tokens=1, budget_canned=1)
+        await tried(service, message="hello", community_id=mine)
+        for _ in range(2):
+            trace = await tried(service, message="hello", community_id=mine)
+            assert (trace["budget"], trace["fallback"]) == ("budget_canned", True)
+        ack = await service.accept(entity_id=channel)
+        assert (await service.ended(ack["interaction_id"]))["reason"] == "budget_canned"

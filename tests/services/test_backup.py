@@ -43,7 +43,7 @@ async def test_every_table_is_in_it(empty: str, make_service: MakeService) -> No
     connection = await asyncpg.connect(empty)
     found = await connection.fetch("select tablename from pg_tables where schemaname = 'public'")
     await connection.close()
-    assert sorted(row[0] for row in found) == sorted(TABLES)
+    assert sorted(row[0] for row in found) == sorted([*TABLES, "forgotten"]), "but those to be forgotten again"
 
 
 async def test_what_is_restored_is_what_was_there(empty: str, make_service: MakeService, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 
 from services.commands import Command, read_command
 from services.events import ChatEvent
+from services.settings_store import BadSettings
 from tests.conftest import API, KEY, MakeService, Service, event
-from tests.routes.test_config import community, get
+from tests.routes.test_config import community, get, put
 from tests.stubs.openai import StubOpenAI
 from tests.stubs.server import running
 
@@ -127,3 +128,33 @@ async def test_an_answer_in_flight_cannot_write_itself_back(make_service: MakeSe
         await asyncio.sleep(0.8)
     assert service.messages == []
     assert [key for key in await redis.keys("*") if "hasty" in key] == []
+
+
+async def test_a_command_that_cannot_be_done_says_why_and_ends(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings were made under another environment."""
+    channel = event()["entity_id"]
+    one = await make_service()
+    mine = await community(one, channel)
+    assert (await put(one, community_id=mine, budget_cost=1))[0] == 200
+    await one.sidecast.drain()
+    two = await make_service(ai_provider="waddleai", waddleai_base_url="http://127.0.0.1:1", waddleai_model="unpriced")
+    assert "I am off now" in await says(two, channel, "!ai off", ["moderator"])
+
+    async def fail(*_: Any) -> Any:
+        raise BadSettings([("enabled", "cannot be now")])
+
+    monkeypatch.setattr(two.sidecast.settings_store, "change", fail)
+    assert "I could not do that: enabled: cannot be now" in await says(two, channel, "!ai on", ["moderator"])
+
+
+async def test_a_command_is_not_tried_for_ever(make_service: MakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = await make_service(lease_seconds=0.5, max_attempts=2)
+
+    async def fail(*_: Any) -> Any:
+        raise RuntimeError
+
+    monkeypatch.setattr(service.sidecast.settings_store, "change", fail)
+    answer = await says(service, event()["entity_id"], "!ai off", ["moderator"])
+    assert "I could not do that" in answer

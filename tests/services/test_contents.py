@@ -20,7 +20,7 @@ SAID = "hello my secret pineapple"
 async def nothing_kept(database: Connection) -> AsyncIterator[None]:
     """No text of these tests is there for others to seal anew."""
     yield
-    await database.execute("update interactions set sealed = null, keep_until = null where sealed is not null")
+    await database.execute("update interactions set sealed = null where sealed is not null")
 
 
 async def keeping(service: Service, **settings: Any) -> tuple[str, str]:
@@ -71,20 +71,22 @@ async def test_what_was_held_back_is_kept_as_well(make_service: MakeService) -> 
 
 async def test_texts_go_when_their_time_is_over_in_batches(make_service: MakeService, database: Connection) -> None:
     service = await make_service()
-    channel, mine = await keeping(service, retention_days=3)
+    channel, mine = await keeping(service, retention_days=10)
     await service.answered(entity_id=channel, message_content=SAID)
     old = "update interactions set {} where community_id = $1::uuid"
     await database.execute(old.format("ended_at = now() - interval '8 days'"), mine)
     await service.sidecast._retention.trim()
     assert len(await history(service, mine)) == 1, "texts are kept for longer than the journal is"
-    await database.execute(old.format("keep_until = now() - interval '1 second'"), mine)
+    await database.execute(old.format("ended_at = now() - interval '11 days'"), mine)
     [(message, _)] = await history(service, mine)
     assert message is None, "not told any more, though it is not erased yet"
     await service.sidecast._retention.trim()
     assert await history(service, mine) == []
 
 
-async def test_who_keeps_them_no_longer_or_for_fewer_days_has_them_erased(make_service: MakeService) -> None:
+async def test_who_keeps_them_no_longer_or_for_fewer_days_has_them_erased(
+    make_service: MakeService, database: Connection
+) -> None:
     service = await make_service()
     channel, mine = await keeping(service)
     await service.answered(entity_id=channel, message_content=SAID)
@@ -98,6 +100,10 @@ async def test_who_keeps_them_no_longer_or_for_fewer_days_has_them_erased(make_s
     assert (await history(service, theirs))[0][0] == SAID
     await put(service, store_content=None)
     assert (await history(service, theirs))[0][0] is None
+    count = "select count(*) from interactions where community_id = any($1::uuid[]) and sealed is not null"
+    assert await database.fetchval(count, [mine, theirs]) == 2
+    await service.sidecast._retention.trim()
+    assert await database.fetchval(count, [mine, theirs]) == 0
 
 
 async def test_a_deleted_message_and_a_forgotten_person_leave_no_text(
@@ -109,8 +115,12 @@ async def test_a_deleted_message_and_a_forgotten_person_leave_no_text(
     await service.answered(**said)
     known = (await (await service.get(f"{API}/users/twitch/kept-anna?community_id={mine}")).get_json())["data"]
     assert [row["message"] for row in known["interactions"]] == [SAID]
+    await service.answered(**said, event_id="deleted")
+    cancelled = await service.post("/interaction/cancel", entity_id=channel, event_id="deleted")
+    assert cancelled.status_code == 200
+    assert [message for message, _ in await history(service, mine)] == [None, SAID]
     await service.answered(**(said | {"message_content": "!ai forget me"}))
-    assert [message for message, _ in await history(service, mine)] == [None, None]
+    assert [message for message, _ in await history(service, mine)] == [None, None, None]
     count = "select count(*) from interactions where community_id = $1::uuid and sealed is not null"
     assert await database.fetchval(count, mine) == 0
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import asyncpg
 
-from services.retention import Retention
 from tests.conftest import PROJECT, MakeService
 from tests.stubs.openai import StubOpenAI
 from tests.stubs.router import StubRouter
@@ -71,7 +70,7 @@ async def test_what_ended_long_ago_is_trimmed(
         "update interactions set ended_at = ended_at - interval '7 days 1 hour' where interaction_id = $1",
         old["interaction_id"],
     )
-    await Retention(service.sidecast.interactions, 7, service.sidecast.log).trim()
+    await service.sidecast._retention.trim()
     left = await database.fetch(
         "select interaction_id::text from interactions where interaction_id = any($1::uuid[])",
         [old["interaction_id"], new["interaction_id"]],

@@ -139,6 +139,10 @@ async def test_a_secret_that_is_lost_is_told_and_replaced(empty: str, make_servi
     one = await make_service(database_url=empty, secret_key="lost")
     two = await make_service(database_url=empty, secret_key="found")
     assert one.sidecast._hashing.user("t", "u") != two.sidecast._hashing.user("t", "u")
-    assert await two.sidecast.rotation.rotate("tests", lambda _: None) == Rotated()
+    rotation = two.sidecast.rotation
+    assert await rotation.rotate("tests", lambda _: None) == Rotated(unreadable=1), "it may be the environment that is"
+    again = await make_service(database_url=empty, secret_key="lost")
+    assert again.sidecast._hashing.user("t", "u") == one.sidecast._hashing.user("t", "u")
+    assert await rotation.rotate("tests", lambda _: None, new_hashing_key=True) == Rotated()
     three = await make_service(database_url=empty, secret_key="found")
     assert three.sidecast._hashing.user("t", "u") == two.sidecast._hashing.user("t", "u")

@@ -123,7 +123,7 @@ async def crash(service: Service, lease_seconds: float = 0.001, **fields: Any) -
     )
     parts = service.sidecast
     contents = Contents(parts.vault, parts.log)
-    killed = Interactions(parts.database, contents, Tasks(parts.log), uuid4(), lease_seconds)
+    killed = Interactions(parts.database, parts.communities, contents, Tasks(parts.log), uuid4(), lease_seconds)
     assert await killed.insert([entry]) == [None]
     return str(item.interaction_id)
 
