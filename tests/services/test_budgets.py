@@ -185,7 +185,7 @@ async def test_a_row_that_cannot_be_written_is_given_up_and_the_others_are_not(m
     ledger = service.sidecast.ledger
     await ledger.flush()
     ledger.note(Call("p", "m\0", "ok", 0.1, Usage(1, 1), account=Account(UUID(int=9))))
-    ledger.note(Call("p", "m", "ok", 0.1, Usage(1, 1), account=Account(UUID(int=9))))
+    ledger.note(Call("elsewhere", "m", "ok", 0.1, Usage(1, 1), account=Account(UUID(int=9))))
     await ledger.flush()
     spent = await ledger.spent(UUID(int=9), datetime(2026, 1, 1, tzinfo=UTC))
     assert (spent.tokens, len(ledger._waiting)) == (2, 0)
