@@ -64,6 +64,7 @@ def _told(trace: Trace) -> dict[str, Any]:
     return {
         "reply": reply and reply.prefix + reply.text,
         "reason": trace.reason,
+        "why": trace.why,
         "fallback": bool(reply and reply.fallback),
         "trigger": {"type": trigger.type, "match": trigger.match} if trigger else None,
         "provider": reply and reply.provider,

@@ -16,8 +16,22 @@ from config import Provider, Settings, Temperature, Tokens, check_fallbacks
 
 # The row of the settings that hold for every community which has none of its own.
 DEFAULTS = UUID(int=0)
-GREETINGS = ("o7", "hi", "hello", "hey", "howdy", "greetings", "sup", "hiya")
-FAREWELLS = ("!lurk", "bye", "goodbye", "later", "cya")
+# In many languages; those that a streamer adds are found literally, wherever they stand.
+GREETINGS = (
+    *("o7", "hi", "hello", "hey", "howdy", "greetings", "sup", "hiya", "heya", "wassup", "hullo"),
+    *("good morning", "good evening", "good afternoon", "morning", "gm", "hola", "buenas", "saludos", "buenos días"),
+    *("bonjour", "salut", "coucou", "bonsoir", "hallo", "moin", "servus", "guten morgen", "guten abend", "ciao"),
+    *("oi", "olá", "ola", "bom dia", "boa tarde", "boa noite", "привет", "здравствуйте", "merhaba", "selam", "hej"),
+    *("cześć", "namaste", "こんにちは", "こんばんは", "こんばんわ", "おはよう", "初見", "はじめまして", "わこつ"),
+    *("안녕", "你好", "大家好", "早安"),
+)
+FAREWELLS = (
+    *("!lurk", "bye", "goodbye", "later", "cya", "see ya", "see you", "gn", "good night", "good nite", "goodnight"),
+    *("gtg", "g2g", "gotta go", "got to go", "have to go", "going to bed", "off to bed", "going to sleep"),
+    *("heading out", "heading off", "peace out", "ttyl", "laters", "adiós", "adios", "hasta luego", "tchau"),
+    *("au revoir", "bonne nuit", "tschüss", "gute nacht", "пока", "до свидания", "спокойной ночи"),
+    *("おやすみ", "おつかれ", "お疲れ", "またね", "ばいばい", "バイバイ", "잘자", "晚安", "再见", "拜拜"),
+)
 MAX_WORDS = 200
 MAX_PATTERNS = 50
 PATTERN_BYTES = 1 << 20

@@ -21,12 +21,16 @@ from services.triggers import COMMAND, Trigger
 
 @dataclass(frozen=True)
 class Trace:
-    """The reply, if there is one; the trigger; how the reply was made; or `reason`, why there is none."""
+    """The reply, if there is one; the trigger; how the reply was made; or `reason`, why there is none.
+
+    `why` says of a message that triggers nothing what it lacks.
+    """
 
     trigger: Trigger | None
     reply: Reply | None
     making: Making
     reason: str | None
+    why: str = ""
 
 
 class Trial:
@@ -40,9 +44,10 @@ class Trial:
         began, making = time.monotonic(), Making()
         if read_command(event) is not None:
             return Trace(Trigger(COMMAND, event.message_content), None, making, "commands_are_not_tried")
-        trigger = community.triggers.match(event)
+        decision = community.triggers.decide(event)
+        trigger = decision.trigger
         if trigger is None:
-            return Trace(None, None, making, "no_trigger")
+            return Trace(None, None, making, "no_trigger", decision.why)
         if community.triggers.is_bot(event):
             return Trace(trigger, None, making, "bot_author")
         if not community.speaks(live=True):

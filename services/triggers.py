@@ -10,13 +10,17 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from services import speech
 from services.events import CHAT, ChatEvent
-from services.settings import CommunitySettings, compile_pattern
+from services.settings import FAREWELLS, GREETINGS, CommunitySettings, compile_pattern
+from services.speech import Phrases
 
 _ADDRESS = re.compile(r"\S+://\S+")
 
 
 COMMAND = "command"
+QUESTION_MARK = "?"
+_GREETINGS, _FAREWELLS = frozenset(GREETINGS), frozenset(FAREWELLS)
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,34 @@ class Trigger:
     match: str
 
 
+@dataclass(frozen=True)
+class Decision:
+    """Whether an event is answered; or `why` it is not."""
+
+    trigger: Trigger | None
+    why: str = ""
+
+
 class Triggers:
     """The rules of one community's settings, compiled once."""
 
     def __init__(self, settings: CommunitySettings) -> None:
-        kinds = (
-            ("custom", True, settings.custom_triggers),
-            ("greeting", settings.greetings, settings.greeting_words),
-            ("farewell", settings.farewells, settings.farewell_words),
-            ("question", settings.questions, settings.question_triggers),
-            ("mention", settings.mentions, [settings.persona_name] if settings.persona_name else []),
+        greeting_words = settings.greeting_words if settings.greetings else []
+        farewell_words = settings.farewell_words if settings.farewells else []
+        question_words = settings.question_triggers if settings.questions else []
+        # A streamer's own words are found literally, wherever they stand; those that are known, where they mean it.
+        own = (
+            ("custom", settings.custom_triggers),
+            ("greeting", [word for word in greeting_words if word not in _GREETINGS]),
+            ("farewell", [word for word in farewell_words if word not in _FAREWELLS]),
+            ("question", [word for word in question_words if word != QUESTION_MARK]),
+            ("mention", [settings.persona_name] if settings.mentions and settings.persona_name else []),
         )
-        self._rules = [(kind, _Words(words)) for kind, on, words in kinds if on and words]
+        self._own = [(kind, _Words(words)) for kind, words in own if words]
+        self._greetings = Phrases(word for word in greeting_words if word in _GREETINGS)
+        self._farewells = Phrases(word for word in farewell_words if word in _FAREWELLS)
+        self._questions = QUESTION_MARK in question_words
+        self._own_name = _fold(settings.persona_name)
         self._patterns = [(pattern, compile_pattern(pattern)) for pattern in settings.custom_patterns]
         self._events = frozenset(settings.event_response_types) if settings.respond_to_events else frozenset[str]()
         self._bots = frozenset(name.casefold() for name in [*settings.bot_names, settings.persona_name] if name)
@@ -54,20 +74,42 @@ class Triggers:
 
     def match(self, event: ChatEvent) -> Trigger | None:
         """The trigger of an event, or None when there is nothing to say."""
+        return self.decide(event).trigger
+
+    def decide(self, event: ChatEvent) -> Decision:
+        """The trigger of an event, or why there is none."""
         if event.message_type != CHAT:
-            return Trigger("event", event.message_type) if event.message_type in self._events else None
+            if event.message_type in self._events:
+                return Decision(Trigger("event", event.message_type))
+            return Decision(None, "this type of event is not answered")
         text = _fold(event.message_content)
         if "://" in text:
             text = _ADDRESS.sub(" ", text)
         for pattern, compiled in self._patterns:
             if compiled.search(text):
-                return Trigger("custom", pattern)
+                return Decision(Trigger("custom", pattern))
         if not any(map(str.isalnum, text)):
-            return None  # question marks, or emoji, and nothing else
-        for kind, words in self._rules:
+            return Decision(None, "there is no word in it")
+        for kind, words in self._own:
             if word := words.find(text):
-                return Trigger(kind, word)
-        return None
+                return Decision(Trigger(kind, word))
+        return self._read(speech.take_apart(text, self._own_name))
+
+    def _read(self, line: speech.Line) -> Decision:
+        """What a message says by itself: a question goes before the greeting that it begins with."""
+        asked = speech.question(line) if self._questions else speech.NOTHING
+        why = asked.why
+        if asked.kind and line.spaced:
+            return Decision(Trigger(asked.kind, asked.match))
+        for phrases, rule in ((self._greetings, speech.greeting), (self._farewells, speech.farewell)):
+            for place in phrases.find(line):
+                reading = rule(line, place)
+                if reading.kind:
+                    return Decision(Trigger(reading.kind, reading.match))
+                why = reading.why
+        if asked.kind:  # in scripts where a greeting may end like a question
+            return Decision(Trigger(asked.kind, asked.match))
+        return Decision(None, why)
 
 
 class _Words:

@@ -222,10 +222,14 @@ class PromptMessage(BaseModel):
 
 
 class TrialTrace(BaseModel):
-    """The reply that a message would get, or null and the `reason`; times in ms."""
+    """The reply that a message would get, or null and the `reason`; times in ms.
+
+    `why` says of a message that triggers nothing what it lacks.
+    """
 
     reply: str | None
     reason: str | None
+    why: str
     fallback: bool
     trigger: Trigger | None
     provider: str | None

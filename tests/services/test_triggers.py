@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.triggers import decide, read, shares
 from config import load_settings
 from services.events import ChatEvent
 from services.settings import FAREWELLS, GREETINGS, CommunitySettings, of_environment
 from services.triggers import Trigger, Triggers
-from tests.conftest import event
+from tests.conftest import PROJECT, SHARED_DATA, event
+
+CHAT = SHARED_DATA / "chat_sample.jsonl.gz"
 
 
 def rules(**settings: Any) -> Triggers:
@@ -67,7 +70,7 @@ def test_question_marks_alone_are_no_question(text: str) -> None:
 
 def test_an_address_is_no_question() -> None:
     assert match("see https://example.org/watch?v=1") is None
-    assert match("is https://example.org/watch?v=1 it?") == Trigger("question", "?")
+    assert match("what is https://example.org/watch?v=1 about?") == Trigger("question", "?")
 
 
 def test_question_triggers_can_be_set() -> None:
@@ -91,6 +94,59 @@ _default = rules()
 
 @given(st.text(max_size=300))
 def test_any_text_is_matched_without_an_error(text: str) -> None:
-    """And a match is a word that stands in the text, folded."""
-    trigger = _default.match(ChatEvent.model_construct(**event(message_content=text)))
-    assert trigger is None or trigger.match in (*GREETINGS, *FAREWELLS, "?")
+    """And a match is one of the words, or stands in the text; where there is none, it is said why."""
+    decision = _default.decide(ChatEvent.model_construct(**event(message_content=text)))
+    if decision.trigger is None:
+        assert decision.why
+    elif decision.trigger.type != "question":
+        assert decision.trigger.match in (*GREETINGS, *FAREWELLS)
+
+
+@pytest.mark.skipif(not CHAT.exists(), reason="the sample of real chat (shared/data) is not here")
+def test_real_chat_is_decided_as_people_do() -> None:
+    """On the half of the labelled messages that the rules were not made by."""
+    labelled = [each for each in read(PROJECT / "tests/data/triggers.tsv", CHAT) if each.counts]
+    precision, recall, right = shares([(each.kind, decide(_default, each)) for each in labelled])
+    assert precision > 0.75
+    assert recall > 0.75
+    assert right > 0.88
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("heyyyy", "greeting"),
+        ("hiii chat", "greeting"),
+        ("good morning everyone", "greeting"),
+        ("おはよう！", "greeting"),
+        ("привет всем", "greeting"),
+        ("byeee guys", "farewell"),
+        ("gtg, see you all tomorrow", "farewell"),
+        ("gn chat", "farewell"),
+        ("talk to you later", None),
+        ("I'll do it later", None),
+        ("hey that's mine", None),
+        ("he said hi to me", None),
+        ("how do I join", "question"),
+        ("anyone know the song", "question"),
+        ("what game is this", "question"),
+        ("PC版は？", "question"),
+        ("@someone what do you think?", None),
+        ("user_1: did you try it?", None),
+        ("what??", None),
+        ("え？", None),
+        ("really?!", None),
+    ],
+)
+def test_what_a_message_means_decides(text: str, kind: str | None) -> None:
+    trigger = match(text)
+    assert (trigger.type if trigger else None) == kind
+
+
+def test_a_streamers_own_words_are_found_literally_wherever_they_stand() -> None:
+    for text in ("and he said moin.dia to me", "MOIN.DIA"):
+        assert _own.match(ChatEvent(**event(message_content=text))) == Trigger("greeting", "moin.dia")
+    assert _own.match(ChatEvent(**event(message_content="moinxdia"))) is None
+
+
+_own = Triggers(CommunitySettings(**(of_environment(load_settings()) | {"greeting_words": ["moin.dia"]})))
