@@ -15,7 +15,7 @@ from services.interactions import Interaction, Reply
 from services.ledger import Account
 from services.logs import Log
 from services.prompts import build_prompt
-from services.replies import canned_text, fit
+from services.replies import Manner, canned_text, fit, manner_of
 
 EXPIRED = "expired"
 SUPPRESSED = "suppressed"
@@ -53,8 +53,9 @@ class Composer:
         """A model's reply, or the canned one when none answers. Raises NoReply."""
         if item.age > self._settings.reply_ttl:
             raise NoReply(EXPIRED, "reply_ttl")
-        prefix = community.settings.response_prefix
-        canned = fit(canned_text(item.event, item.trigger), item.event.platform, prefix)
+        manner = manner_of(item.event, community.settings)
+        prefix = manner.prefix
+        canned = fit(canned_text(item.event, item.trigger), manner)
         if item.attempts > self._settings.max_attempts:
             return Reply(canned, prefix, fallback=True, reason="attempts_exhausted")
         making.step = await self._budgets.step(community)
@@ -64,12 +65,18 @@ class Composer:
             if account.interaction_id is not None:  # and not only tried out
                 self._ai.ledger.note_canned(account)
             return Reply(canned, prefix, fallback=True, reason=making.step)
-        return await self._ask(item, community, account, making, canned)
+        return await self._ask(item, community, account, making, manner, canned)
 
     async def _ask(
-        self, item: Interaction, community: Community, account: Account, making: Making, canned: str
+        self,
+        item: Interaction,
+        community: Community,
+        account: Account,
+        making: Making,
+        manner: Manner,
+        canned: str,
     ) -> Reply:
-        settings, prefix = community.settings, community.settings.response_prefix
+        settings, prefix = community.settings, manner.prefix
         history = await self._cache.history(user_of(item), settings.remembered)
         prompt = build_prompt(settings, item.event, item.trigger, history)
         small = making.step is Step.SMALL
@@ -85,7 +92,7 @@ class Composer:
             return Reply(canned, prefix, fallback=True, reason=error.reason)
         finally:
             making.timings["provider"] = round((time.monotonic() - began) * 1000, 1)
-        text = fit(answer.text, item.event.platform, prefix)
+        text = fit(answer.text, manner)
         by = answer.provider, answer.model, answer.prompt_tokens, answer.completion_tokens
         if not text:
             return Reply(canned, prefix, True, "empty_reply", *by)

@@ -117,6 +117,9 @@ class CommunitySettings(BaseModel):
     )
     response_prefix: Annotated[str, Field(max_length=50)] = Field(description="Put before every reply.")
 
+    allowed_links: Words = Field(
+        description="Hosts, such as `example.org`, that a reply may lead to; others are cut out."
+    )
     greetings: bool = Field(description="Answer greetings.")
     greeting_words: Words = Field(description="Words that are greetings.")
     farewells: bool = Field(description="Answer farewells.")
@@ -187,6 +190,7 @@ def of_environment(settings: Settings) -> dict[str, Any]:
         "persona_name": "",
         "language": "",
         "response_prefix": settings.response_prefix,
+        "allowed_links": [],
         "greetings": True,
         "greeting_words": list(GREETINGS),
         "farewells": True,

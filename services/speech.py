@@ -14,7 +14,11 @@ from dataclasses import dataclass
 LONGEST = 400  # characters that are looked at
 MAX_UNSPACED = 40
 _REPEATED = re.compile(r"([^\W\d_])\1+")
-_NOISE = re.compile(r"\S+://\S+|:[\w+-]{2,40}:|[\u200b-\u200f\u2060\ufe0f\U000e0000-\U000e007f]")
+# Addresses, and emotes as platforms write them: Kick's, Discord's, YouTube's.
+_NOISE = re.compile(
+    r"\S+://\S+|\[emote:\d{1,20}:[^\]\s]{0,60}\]|<a?:\w{1,60}:\d{1,25}>|:[\w+-]{2,40}:"
+    r"|[\u200b-\u200f\u2060\ufe0f\U000e0000-\U000e007f]"
+)
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _AT = re.compile(r"@[\w-]+")
 _TO_SOMEONE = re.compile(r"\s*@?([\w-]{2,30})\s?([:,])\s+\S")
@@ -272,7 +276,7 @@ def _question_without_spaces(line: Line) -> Reading:
     return Reading("question", "?" if line.asks else "か")
 
 
-_BOUNDARY = re.compile(r"[.!?…][^\w]*$")
+_BOUNDARY = re.compile(r"[.!?…,;][^\w]*$")
 _LAUGHTER = re.compile(r"\b(?:l+m+f*a+o+\w*|l+o+l+\w*|ha(?:ha)+\w*|kek\w*|lul\w*|omeg\w*|xd+)\b|[😭💀😂🤣]")
 _QUOTED = _set("say says said saying tell tells told like called named song")
 _OTHERS = _set("he she they you u we it who bro that this him her them")

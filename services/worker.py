@@ -30,7 +30,7 @@ from services.ledger import Account
 from services.logs import Log
 from services.metrics import Metrics
 from services.prompts import what_was_said
-from services.replies import fit
+from services.replies import fit, manner_of
 from services.tasks import Tasks
 from services.triggers import COMMAND
 
@@ -186,13 +186,13 @@ class Worker:
 
     async def _obey(self, item: Interaction, community: Community) -> Reply:
         """Do what a moderator asks; what to say to it. Raises NoReply."""
-        prefix = community.settings.response_prefix
+        manner = manner_of(item.event, community.settings)
         if item.age > self._settings.reply_ttl:
             raise NoReply(EXPIRED, "reply_ttl")
         if item.attempts > self._settings.max_attempts:
-            return Reply(fit(UNDONE, item.event.platform, prefix), prefix, fallback=True, reason="attempts_exhausted")
+            return Reply(fit(UNDONE, manner), manner.prefix, fallback=True, reason="attempts_exhausted")
         said = await self._commands.run(item.event, community)
-        return Reply(fit(said, item.event.platform, prefix), prefix)
+        return Reply(fit(said, manner), manner.prefix)
 
     async def _claim_waiting(self) -> None:
         """Fill the free slots from the journal, in turns between communities."""
