@@ -2,8 +2,8 @@
 
     python -m bench.triggers tests/data/triggers.tsv CHAT
 
-The labels name rows of CHAT, a log of chat in JSON lines (gzip or not), whose texts are not in this project. The rules
-were made looking at the even rows; what counts are the odd ones.
+The labels name rows of CHAT, a log of chat in JSON lines (gzip or not), whose texts are not in this project. What counts
+are those that the rules were made without looking at.
 """
 
 from __future__ import annotations
@@ -34,21 +34,18 @@ class Labelled:
     platform: str
     event: ChatEvent
     kind: str | None
-
-    @property
-    def counts(self) -> bool:
-        """Whether the rules were made without looking at it."""
-        return self.row % 2 == 1
+    counts: bool  # the rules were made without looking at it
 
 
 def read(labels: Path, chat: Path) -> list[Labelled]:
-    wanted = dict(line.split("\t") for line in labels.read_text().split("\n") if line and line[0] != "#")
+    lines = (line.split("\t") for line in labels.read_text().split("\n") if line and line[0] != "#")
+    wanted = {int(row): (KINDS[kind], part == "report") for row, kind, part in lines}
     opened: Any = gzip.open if chat.suffix == ".gz" else open
     with opened(chat, "rt", encoding="utf-8") as file:
         return [
-            Labelled(row, posted["platform"], event(row, posted), KINDS[wanted[str(row)]])
+            Labelled(row, posted["platform"], event(row, posted), *wanted[row])
             for row, posted in enumerate(map(json.loads, file))
-            if str(row) in wanted
+            if row in wanted
         ]
 
 
@@ -106,7 +103,7 @@ def main() -> None:
     parser.add_argument("labels", type=Path, help="rows and their labels (g, f, q, n)")
     parser.add_argument("chat", type=Path, help="the log that the rows are of")
     parser.add_argument(
-        "--tuned", action="store_true", help="the half that the rules were made by, in place of the other"
+        "--tuned", action="store_true", help="those that the rules were made by, in place of the others"
     )
     parser.add_argument("--wrong", action="store_true", help="list what was decided wrongly")
     arguments = parser.parse_args()

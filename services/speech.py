@@ -47,7 +47,8 @@ _CRIES = _set(
 )
 _OPEN = _set(
     "what whats what's which when whens when's where wheres where's who whos who's whose how hows how's why whys "
-    "qué que quien quién como cómo cuando cuándo donde dónde cuál cual cuanto cuánto por "
+    "how'd what'd where'd who'd why'd what're qué que quien quién como cómo cuando cuándo donde dónde "
+    "cuál cual cuanto cuánto por "
     "qual quando onde quem quanto quel quelle quels quelles quand où pourquoi combien wie wann warum welche welcher "
     "welches wieso dove perché "
     "что как когда где кто почему зачем какой какая сколько"
@@ -65,11 +66,11 @@ _SUBJECT = _set(
 _COMMON = _FILLERS | _AUDIENCE | _OPEN | _AUXILIARY | {"o7"}
 # What asks, wherever it stands.
 _ASKING = re.compile(
-    r"\b(?:(?:any|some)(?:one|body) (?:know|knows|here|have|has|tried|else|got|remember|explain|tell|help)"
+    r"\b(?:(?:any|some)(?:one|body) (?:know|knows|remember|remembers|tried|explain|tell|help)"
+    r"|(?:want|wan't|like|love|wanted) to know|(?:wanna|have a) (?:know|ask|question)"
     r"|any (?:idea|ideas|clue|way|chance|tips|recommendations)|is it possible|is there (?:a|an|any)"
     r"|(?:can|could) (?:some|any)(?:one|body)|(?:i|we) (?:need|want) (?:some )?help|i (?:wanna|want to|wanted to) ask"
-    r"|do(?:es|se)? any(?:one|body)|have (?:you|u) (?:ever|tried|seen)|how (?:do|can|to|would"
-    r"|should) (?:i|you|u|we|one)"
+    r"|do(?:es|se)? any(?:one|body)|have (?:you|u) (?:ever|tried|seen)|how (?:do|can|to|would|should) (?:i|we|one)"
     r"|alguien sabe|alguém sabe|weiß jemand|quelqu'un sait|qualcuno sa)\b"
 )
 # Scorn, cries and tags in the form of questions.
@@ -77,13 +78,15 @@ _RHETORICAL = re.compile(
     r"\b(?:who (?:asked|cares|tf|does that|\w+ing)|how (?:dare|is (?:he|she|this|that|it|bro) so|does bro|tf)"
     r"|why (?:(?:are|is|r|does|do|did|would) )?(?:you|u|he|she|they|bro|it|this|that|everyone|we)\b"
     r"|what (?:the|da) |wtf|wth|tf\b"
-    r"|what(?:'s|s| is) (?:wrong|up) with|what are you\b|how(?:'s| is| can| does) (?:you|u|he|she|they|bro)\b"
+    r"|what(?:'s|s| is) (?:wrong|up) with|what are you\b|how(?:'s| is| can| does) (?:he|she|they|bro)\b"
     r"|(?:are|r) (?:you|u|we) (?:serious|kidding|ok|okay|dumb|blind|for real|fr)"
     r"|(?:is|are) (?:bro|blud|he|she|they) (?:ok|okay|serious|stupid|dumb|cooked|trolling|just|really)"
-    r"|what an?\b|you know what"
+    r"|what an?\b|you know what|(?:what|wdym)(?: do| did)? (?:you|u) mean|supposed to mean|why is \w+ so"
+    r"|how (?:can|could|are|do|did) (?:you|u|he|she|they|bro|we) (?:\w+ )?(?:so|not|even|still)|still not|notice how"
     r"|guess what|so what|no matter|what if|how about that|is we\b|tho+\b)"
     r"|\b(?:is|are|do|does|did|was|have|has)n't (?:it|he|she|they|you|u|that)\W*$|\b(?:right|huh|eh|lol|no)\W*$"
 )
+_SCORN = re.compile(r"\b(?:w?tf+|wth|lmf*a+o+)\b")
 _SWEARING = re.compile(
     r"\b(?:f+u+c*k+\w*|shit\w*|bitch\w*|nigg\w*|ass|damn|hell|dumb\w*|stupid\w*|sped|rage|bro|blud|gang)\b"
 )
@@ -209,7 +212,7 @@ def question(line: Line) -> Reading:
     if not line.spaced:
         return _question_without_spaces(line)
     found = _ASKING.search(line.text) if len(line.words) > 1 else None
-    if found:
+    if found and not _SCORN.search(line.text):
         return Reading("question", "?" if line.asks else found[0].strip())
     phrase = next((phrase for words in _sentences(line) if (phrase := _phrase(words, line.asks))), None)
     if phrase is None:
@@ -235,16 +238,16 @@ def _phrase(words: tuple[str, ...], asks: bool) -> str | None:
     start = 0
     while start < len(words) - 1 and words[start] in _FILLERS:
         start += 1
+    if asks and words[start] in _ANYONE:
+        return words[start]
     for at in (start, start + 1):
-        if len(words) - at < 3:
+        if len(words) - at < 3 or (at > start and words[start] in _NO_NAMES):
             break
         word, after, third = words[at : at + 3]
         if word in _OPEN and (asks or _asks_unmarked(word, words[at + 1 :], first=at == start)):
             return f"{word} {after}"
         if word in _AUXILIARY and after in _SUBJECT and (asks or (at == start and _is_told(after, third))):
             return f"{word} {after}"
-        if word in _ANYONE and asks and at == start:
-            return word
     return None
 
 
@@ -262,8 +265,12 @@ def _is_told(subject: str, third: str) -> bool:
     return subject not in {"this", "that", "it", "he", "she"} or third in {"a", "an", "the", "possible"}
 
 
-_CONTRACTED = _set("whats what's whens when's wheres where's whos who's hows how's")
-_ANYONE = _set("anyone anybody someone somebody")
+_CONTRACTED = _set(
+    "whats what's whens when's wheres where's whos who's hows how's how'd what'd where'd who'd why'd what're"
+)
+_ANYONE = _set("anyone anybody someone somebody any")
+# What begins a sentence and is not the name of whom it is addressed to.
+_NO_NAMES = _set("that's thats that this it its notice means mean know knows is i we you he she they look watch see")
 _ASKED = _set("u you they we i")
 
 
@@ -278,10 +285,11 @@ def _question_without_spaces(line: Line) -> Reading:
 
 _BOUNDARY = re.compile(r"[.!?…,;][^\w]*$")
 _LAUGHTER = re.compile(r"\b(?:l+m+f*a+o+\w*|l+o+l+\w*|ha(?:ha)+\w*|kek\w*|lul\w*|omeg\w*|xd+)\b|[😭💀😂🤣]")
-_QUOTED = _set("say says said saying tell tells told like called named song")
+_QUOTED = _set("say says said saying tell tells told like called named song means mean")
 _OTHERS = _set("he she they you u we it who bro that this him her them")
 _CLOSING = re.compile(r"[\s]*[,.!~…:;)\-(]")
 _LATE = _set("later evening morning night peace")
+_MYSELF = _set("i im i'm ive i've my")
 _NOT_DRAWN_OUT = _set("yo oi")
 
 
@@ -298,7 +306,7 @@ def _no_greeting(line: Line, place: Place) -> str:
     follows = after[0] if after else ""
     led_to = len(before) <= 2 and all(each in _FILLERS for each in before)
     drawn_out = place.word in _NOT_DRAWN_OUT and line.words[place.start] != place.word
-    free = len(after) <= 2 or follows in _AUDIENCE or _closes(line, place)
+    free = len(after) <= 2 or follows in _AUDIENCE or after[1] in _MYSELF or _closes(line, place)
     return _first(
         (drawn_out or follows in _CRIES, "it is a cry and no greeting"),
         (bool(before) and before[-1] in _QUOTED, "the greeting is quoted"),
