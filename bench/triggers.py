@@ -2,8 +2,8 @@
 
     python -m bench.triggers tests/data/triggers.tsv CHAT
 
-The labels name rows of CHAT, a log of chat in JSON lines (gzip or not), whose texts are not in this project. What counts
-are those that the rules were made without looking at.
+The labels name rows of CHAT, a log of chat in JSON lines (gzip or not), whose texts are not in this project. Those
+count that the rules were made without looking at.
 """
 
 from __future__ import annotations

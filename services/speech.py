@@ -214,7 +214,7 @@ def question(line: Line) -> Reading:
     found = _ASKING.search(line.text) if len(line.words) > 1 else None
     if found and not _SCORN.search(line.text):
         return Reading("question", "?" if line.asks else found[0].strip())
-    phrase = next((phrase for words in _sentences(line) if (phrase := _phrase(words, line.asks))), None)
+    phrase = next((phrase for words in _sentences(line) if (phrase := _phrase(words, line.asks))), None) or _brief(line)
     if phrase is None:
         return Reading(None, why="it has a question mark, but not the form of a question") if line.asks else NOTHING
     if any(signs.search(line.text) for signs in (_RHETORICAL, _SWEARING, _LAUGHTER)):
@@ -249,6 +249,13 @@ def _phrase(words: tuple[str, ...], asks: bool) -> str | None:
         if word in _AUXILIARY and after in _SUBJECT and (asks or (at == start and _is_told(after, third))):
             return f"{word} {after}"
     return None
+
+
+def _brief(line: Line) -> str | None:
+    """Two words that ask calmly: `what now?`, and not `what??`."""
+    words, text = line.words, line.text
+    calm = len(words) == 2 and text.count("?") == 1 and "!" not in text
+    return " ".join(words) if calm and words[0] in _OPEN else None
 
 
 def _asks_unmarked(word: str, rest: tuple[str, ...], *, first: bool) -> bool:
@@ -306,7 +313,7 @@ def _no_greeting(line: Line, place: Place) -> str:
     follows = after[0] if after else ""
     led_to = len(before) <= 2 and all(each in _FILLERS for each in before)
     drawn_out = place.word in _NOT_DRAWN_OUT and line.words[place.start] != place.word
-    free = len(after) <= 2 or follows in _AUDIENCE or after[1] in _MYSELF or _closes(line, place)
+    free = len(after) <= (5 if not before else 2) or follows in _AUDIENCE or after[1] in _MYSELF or _closes(line, place)
     return _first(
         (drawn_out or follows in _CRIES, "it is a cry and no greeting"),
         (bool(before) and before[-1] in _QUOTED, "the greeting is quoted"),
