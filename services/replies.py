@@ -25,55 +25,171 @@ DEFAULT_LIMIT = 500
 # These show one line, and every sign of Markdown as it is.
 ONE_LINE = frozenset({"twitch", "youtube", "kick"})
 MOST_ROUNDS = 8
-ECHO_WORDS = 8
-MOST_CHARACTERS = 20_000
+# So much of what the model was told, letter by letter, is an echo of it: facts in it may be told again.
+ECHO_SHARE = 0.6
+ECHO_LETTERS = 120
+LEAST_ECHO = 20
+MOST_CHARACTERS = 6_000
 ELLIPSIS = "…"
 
-# Controls, bidi overrides (CVE-2021-42574), tag characters (which hide text), zero width, private use; not the joiners
-# that some scripts and emoji need.
+# Controls, bidi overrides (CVE-2021-42574), tag characters and selectors (which hide text), blanks that are none,
+# private use; not the joiners that some scripts and emoji need.
+_BREAKS = regex.compile(r"[\r\v\f\u0085\u2028\u2029]")
 _UNSEEN = regex.compile(
-    r"[\p{Cc}--[\n\t]]|[\u00ad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0]"
-    r"|[\U000e0000-\U000e007f]|\p{Cs}|\p{Co}",
+    r"[\p{Cc}--[\n\t]]|[\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e]"
+    r"|[\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff9-\ufffb]|[\U000e0000-\U000e007f\U000e0100-\U000e01ef]"
+    r"|\p{Cs}|\p{Co}",
     regex.V1,
 )
-# What models leak of their own making: special tokens, role labels, what they are.
-_TOKENS = regex.compile(r"<\|[^|<>]{0,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:think|assistant|system|user)>", regex.I)
-_LABEL = regex.compile(r"^\s*(?:assistant|system|user|ai|bot|co-?host|response|reply|answer)\s*:\s*", regex.I)
-_AS_AN_AI = regex.compile(
-    r"\b(?:as|being) an? (?:ai|artificial intelligence|(?:large )?language model)"
-    r"(?: (?:language )?model| assistant)?\b,?\s*",
+# What models leak of their own making: thoughts, special tokens, role labels, what they are.
+_THOUGHT = regex.compile(r"<think>.*?</think>", regex.I | regex.S)
+_TOKENS = regex.compile(
+    r"<\|(?:im_start|start_header_id)\|>\s*\w*|<start_of_turn>\w*|<\|[^|<>]{0,40}\|>|<｜[^｜<>]{0,40}｜>"
+    r"|</?(?:s|think|assistant|system|user|eos|bos|end_of_turn|pad|unk)>|\[/?INST\]|<</?SYS>>",
     regex.I,
 )
-_QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“", "'": "'", "`": "`", "「": "」"}
+_LABEL = regex.compile(r"^\W*(?:assistant|user|ai|bot|co-?host)\W{0,3}:\W{0,3}", regex.I)
+_AS_AN_AI = regex.compile(
+    r"(?:^|(?<=[.!?]\s))as an? (?:ai|artificial intelligence|(?:large )?language model)"
+    r"(?: (?:language )?model| assistant)?,\s*",
+    regex.I,
+)
+_QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“", "'": "'", "`": "`", "「": "」", "『": "』", "‘": "’"}
 # Discord (docs/reference#message-formatting) and Slack (docs.slack.dev/messaging/formatting-message-text) call people,
 # roles and channels by these; a Slack link's label could be anything.
-_FORMS = regex.compile(r"<(?:@[!&]?|#|!|:[\w~]+:|/\w+:|t:)[^<>\n]{0,100}>")
+_FORMS = regex.compile(r"<(?:@[!&]?|#|!|:[\w~]+:|/\w+:|t:)[^<>]{0,4000}>")
+_OPENED = regex.compile(r"(?<!<)<++(?=[@!#])")
 _LABELLED = regex.compile(r"<((?:https?|mailto|tel):[^|<>\s]{1,2000})(?:\|([^<>]{0,200}))?>")
 _EVERYONE = regex.compile(r"[@＠﹫](?=\s?(?:everyone|here|channel|all|room)\b)", regex.I)
-_AT = regex.compile(r"(?<![\w.])[@＠﹫]+(?=([\w.\-]{1,64}))")
+_AT = regex.compile(r"(?<![@＠﹫])[@＠﹫]++(?=([\w.\-]{1,64}))")
 # Markdown (spec.commonmark.org): images and links that hide where they lead.
-_IMAGE = regex.compile(r"!\[([^\[\]\n]{0,200})\]\s?\([^()\n]{0,2000}\)")
-_HIDDEN = regex.compile(r"\[([^\[\]\n]{0,200})\]\s?\(\s*<?([^()\s<>]{0,2000})>?[^()\n]{0,200}\)")
+_IMAGE = regex.compile(r"!\[([^\[\]\n]{0,200})\]\([^()\n]{0,2000}\)")
+_HIDDEN = regex.compile(r"\[([^\[\]\n]{0,200})\]\(\s?<?([^()\s<>]{0,2000})>?[^()\n]{0,200}\)")
 _MARKUP = regex.compile(
-    r"\*{1,3}(?=\S)([^*\n]{1,500})(?<=\S)\*{1,3}|~~([^~\n]{1,500})~~|__([^_\n]{1,500})__|`{1,3}([^`]{1,2000})`{1,3}"
+    r"(?<!\w)\*{1,3}(?=\S)([^*\n]{1,500})(?<=\S)\*{1,3}(?!\w)|~~([^~\n]{1,500})~~"
+    r"|(?<!\w)__([^_\n]{1,500})__(?!\w)|`{1,3}([^`]{1,2000})`{1,3}"
 )
-_LINE_SIGNS = regex.compile(r"(?m)^[ \t]*(?:#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+)")
+_LINE_SIGNS = regex.compile(r"(?m)^[ \t]*(?:#{1,6}[ \t]+|>[ \t]?|[-*+][ \t]+(?!\d))")
 _SLACK_BOLD = regex.compile(r"\*\*(?=\S)([^*\n]{1,500})(?<=\S)\*\*")
-# Schemes that run something (html.spec.whatwg.org, javascript: URLs), links, and names that platforms make links of.
-_SCRIPTS = regex.compile(r"(?:java|vb|live)script\s*:|\bdata\s*:\s*\w+/|\bfile\s*:\s*/", regex.I)
-_LINK = regex.compile(r"\b[a-z][a-z0-9+.\-]{1,20}://[^\s<>\"]+|\bwww\.[^\s<>\"]+", regex.I)
-_BARE = regex.compile(
-    r"(?<!\w)((?:[\w](?:[\w\-]{0,61}[\w])?\.)+(?:com|net|org|io|gg|tv|co|me|ly|app|dev|ru|cn|de|uk|fr|es|it|nl|"
-    r"pl|br|jp|"
-    r"info|biz|xyz|top|shop|site|online|store|club|live|link|click|zip|mov|to|cc|ws|be|us|eu|gl|gd|su|ai|vip|fun|icu|page))"
-    r"(?![\w\-])(?::\d{1,5})?(?:[/?#][^\s<>\"]*)?",
+# Schemes that run something (html.spec.whatwg.org, javascript: URLs).
+_SCRIPTS = regex.compile(r"((?:java|vb|live)script)\s*:", regex.I)
+_DATA = regex.compile(r"\bdata:(?=\w+/[\w.+\-]+[;,])|\bfile:(?=/)", regex.I)
+# Links, and names that platforms make links of. Letters of scripts without spaces end an address, as for a reader.
+_LETTER = r"[\p{Latin}\p{Cyrillic}\p{Greek}\p{Nd}\-]"
+_LINK = regex.compile(
+    r"(?<![a-z0-9])(?:[a-z][a-z0-9+.\-]{1,20}://|www\.)(?:[!#-;=?-~]|" + _LETTER + r")++",
     regex.I,
 )
-_HOST = regex.compile(r"(?:[a-z][a-z0-9+.\-]*://)?(?:[^\s/@]*@)?([^\s/:?#]+)", regex.I)
+_LOCAL_PART = regex.compile(r"(?<![a-z0-9._+\-])[a-z0-9._+\-]{1,64}+@(?=[a-z0-9\-]+\.[a-z])", regex.I)
+_BARE = regex.compile(
+    rf"(?<!{_LETTER})(?<!{_LETTER}\.)((?:{_LETTER}++\.)+)([\p{{L}}]{{2,24}})(?!{_LETTER})"
+    r"(?::\d{1,5})?([/?#](?:[!#-;=?-~])*+)?",
+    regex.I,
+)
+_TOP_LEVEL = frozenset(
+    [
+        *(
+            "com",
+            "net",
+            "org",
+            "io",
+            "gg",
+            "tv",
+            "co",
+            "me",
+            "ly",
+            "app",
+            "dev",
+            "pro",
+            "info",
+            "biz",
+            "xyz",
+            "top",
+            "shop",
+        ),
+        *("site", "online", "store", "club", "live", "link", "click", "zip", "mov", "to", "cc", "ws", "eu", "gl", "gd"),
+        *(
+            "su",
+            "ai",
+            "vip",
+            "fun",
+            "icu",
+            "page",
+            "gay",
+            "tech",
+            "cloud",
+            "space",
+            "art",
+            "blog",
+            "news",
+            "games",
+            "game",
+        ),
+        *(
+            "stream",
+            "video",
+            "chat",
+            "social",
+            "world",
+            "life",
+            "today",
+            "best",
+            "buzz",
+            "bet",
+            "win",
+            "cash",
+            "casino",
+        ),
+        *(
+            "sex",
+            "porn",
+            "xxx",
+            "ru",
+            "cn",
+            "de",
+            "uk",
+            "fr",
+            "es",
+            "it",
+            "nl",
+            "pl",
+            "br",
+            "jp",
+            "in",
+            "ca",
+            "au",
+            "be",
+        ),
+        *("us", "kr", "tw", "hk", "sg", "id", "vn", "th", "tr", "ua", "by", "kz", "cz", "sk", "hu", "ro", "bg", "gr"),
+        *(
+            "pt",
+            "se",
+            "no",
+            "dk",
+            "fi",
+            "ch",
+            "at",
+            "ie",
+            "nz",
+            "za",
+            "mx",
+            "ar",
+            "cl",
+            "pe",
+            "рф",
+            "укр",
+            "бел",
+            "сайт",
+        ),
+    ]
+)
+_TRAILING = ".,;:!?)*_'\"]}"
+_HOST = regex.compile(r"(?:[a-z][a-z0-9+.\-]*://)?([^/?#]*)", regex.I)
+_HOST_NAME = regex.compile(r"[\p{L}\p{N}.\-]+(?::\d{1,5})?")
 _SPACES = regex.compile(r"\s+")
-_LINES = regex.compile(r"\s*\n\s*\n\s*")
+_LINES = regex.compile(r"[ \t]*\n(?:[ \t]*\n)+")
 _GRAPHEME = regex.compile(r"\X")
-_SENTENCE = regex.compile(r"[.!?…。！？][\"”»)\]]*(?=\s|$)")
+_SENTENCE = regex.compile(r"[.!?…؟۔।][\"”»)\]]*(?=\s|$)|[。！？][」』）]*")
 # Commands of Twitch (dev.twitch.tv/docs/irc/chat-commands), Discord, Slack and most bots begin with one of these.
 _SIGNS = frozenset("/.!\\")
 _LOOK_ALIKE = frozenset("∕⁄⧸⟋╱ǃ﹗․‥…‼⁉⁈⹀∖﹨")
@@ -101,11 +217,11 @@ class Manner:
 def fit(text: str, manner: Manner) -> str:
     """The text to go after the prefix: safe, and so short that both fit; may be empty. What fits already stays."""
     text = text[:MOST_CHARACTERS]
-    if _repeats(text, manner.system):
-        return ""
     # What is taken out can leave something together that must go as well.
     for _ in range(MOST_ROUNDS):
         before, text = text, _shorten(_clean(text, manner), manner)
+        if _repeats(text, manner.system):
+            return ""
         if text == before:
             return text
     return ""
@@ -117,15 +233,11 @@ def fit_prefix(prefix: str) -> str:
 
 
 def _clean(text: str, manner: Manner) -> str:
-    text = _UNSEEN.sub("", text)
-    text = _without_artefacts(text)
+    text = _without_artefacts(_UNSEEN.sub("", _BREAKS.sub("\n", text)))
+    names = {name.casefold().lstrip("@") for name in manner.names if name}
     text = _without_forms(text, manner)
-    text = _without_links(text, manner.links)
-    text = _EVERYONE.sub("", text)
-    known = {name.casefold().lstrip("@") for name in manner.names if name}
-    text = _AT.sub(
-        lambda found: found[0] if found[1].casefold().rstrip(".-") in known and found[0] == "@" else "", text
-    )
+    text = _without_links(text, manner.links, names)
+    text = _without_calls(text, names)
     if manner.platform in ONE_LINE:
         text = _SPACES.sub(" ", _without_markup(text))
     else:
@@ -135,36 +247,72 @@ def _clean(text: str, manner: Manner) -> str:
 
 
 def _without_artefacts(text: str) -> str:
-    text = _AS_AN_AI.sub("", _LABEL.sub("", _TOKENS.sub("", text))).strip()
+    text = _TOKENS.sub("", _THOUGHT.sub("", text))
+    text = _AS_AN_AI.sub("", _LABEL.sub("", text)).strip()
     while len(text) > 1 and text[-1] == _QUOTES.get(text[0]) and text.count(text[0]) <= 2 and text.count(text[-1]) <= 2:
         text = text[1:-1].strip()
     return text
 
 
 def _without_forms(text: str, manner: Manner) -> str:
-    def link(found: regex.Match[str]) -> str:
+    def labelled(found: regex.Match[str]) -> str:
         label = found[2] or ""
         return f"{label} {found[1]}".strip() if _allowed(found[1], manner.links) else label
 
-    text = _LABELLED.sub(link, text)
-    text = _FORMS.sub("", text)
-    text = _IMAGE.sub(r"\1", text)
-    return _HIDDEN.sub(lambda found: f"{found[1]} {found[2]}" if _allowed(found[2], manner.links) else found[1], text)
+    def hidden(found: regex.Match[str]) -> str:
+        if not any(sign in found[2] for sign in ".:/"):
+            return found[0].replace("](", "] (")
+        return f"{found[1]} {found[2]}" if _allowed(found[2], manner.links) else str(found[1])
+
+    text = _OPENED.sub("", _FORMS.sub("", _LABELLED.sub(labelled, text)))
+    return _HIDDEN.sub(hidden, _IMAGE.sub(r"\1", text)).replace("](", "] (")
 
 
-def _without_links(text: str, links: Sequence[str]) -> str:
-    text = _SCRIPTS.sub("", text)
-    text = _LINK.sub(lambda found: found[0] if _allowed(found[0], links) else "", text)
-    return _BARE.sub(lambda found: found[0] if _allowed(found[0], links) else "", text)
+def _without_calls(text: str, names: set[str]) -> str:
+    """Nobody is called but who is addressed."""
+
+    def call(found: regex.Match[str]) -> str:
+        name = found[1].casefold()
+        return str(found[0]) if found[0] == "@" and not names.isdisjoint({name, name.rstrip(".-")}) else ""
+
+    return _AT.sub(call, _EVERYONE.sub("", text))
+
+
+def _without_links(text: str, links: Sequence[str], names: set[str]) -> str:
+    def judge(found: regex.Match[str]) -> str:
+        address = found[0].rstrip(_TRAILING)
+        return str(found[0]) if _allowed(address, links) else found[0][len(address) :]
+
+    def bare(found: regex.Match[str]) -> str:
+        address = found[0].rstrip(_TRAILING)
+        if address.casefold() in names or not _leads(found[1], found[2], found[3]) or _allowed(address, links):
+            return str(found[0])
+        return str(found[0][len(address) :])
+
+    text = _DATA.sub("", _SCRIPTS.sub(r"\1", text))
+    text = _LINK.sub(judge, text)
+    return _BARE.sub(bare, _LOCAL_PART.sub("", text))
+
+
+def _leads(labels: str, top: str, path: str | None) -> bool:
+    """Whether a platform would make a link of it; `close.To be` is a sentence without its space."""
+    if path and path[:1] == "/" and len(labels) > 2:
+        return True
+    if top.casefold() not in _TOP_LEVEL or labels.replace(".", "").isdigit():
+        return False
+    return not (top[0].isupper() and top[1:].islower() and labels[0].islower())
 
 
 def _allowed(address: str, links: Sequence[str]) -> bool:
     """Whether an address leads to one of these hosts, or to a part of one, by http."""
     scheme, separator, _ = address.partition("://")
-    if (separator and scheme.lower() not in {"http", "https"}) or "@" in address:
+    if separator and scheme.lower() not in {"http", "https"}:
         return False
     found = _HOST.match(address)
-    host = found[1].casefold().rstrip(".") if found else ""
+    authority = found[1] if found else ""
+    if not _HOST_NAME.fullmatch(authority):
+        return False
+    host = authority.partition(":")[0].casefold().rstrip(".")
     return any(host == link or host.endswith("." + link) for link in links if link)
 
 
@@ -188,20 +336,24 @@ def _begins_command(sign: str) -> bool:
 
 
 def _repeats(text: str, system: str) -> bool:
-    """Whether eight words in a row are of what the model was told."""
-    words = _words(text)
-    told = _told(system)
-    return any(words[at : at + ECHO_WORDS] in told for at in range(len(words) - ECHO_WORDS + 1))
+    """Whether a text has much of what the model was told in it."""
+    size, told = _told(system)
+    if not told:
+        return False
+    letters = _letters(text)
+    return any(letters[at : at + size] in told for at in range(len(letters) - size + 1))
 
 
 @functools.lru_cache(maxsize=1_000)
-def _told(system: str) -> frozenset[tuple[str, ...]]:
-    words = _words(system)
-    return frozenset(words[at : at + ECHO_WORDS] for at in range(len(words) - ECHO_WORDS + 1))
+def _told(system: str) -> tuple[int, frozenset[str]]:
+    """How many letters in a row are an echo, and all such rows."""
+    letters = _letters(system)
+    size = min(max(int(len(letters) * ECHO_SHARE), LEAST_ECHO), ECHO_LETTERS)
+    return size, frozenset(letters[at : at + size] for at in range(len(letters) - size + 1))
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(regex.findall(r"\w+", text.casefold()))
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
 
 
 def _shorten(text: str, manner: Manner) -> str:
@@ -210,11 +362,11 @@ def _shorten(text: str, manner: Manner) -> str:
     if _length(text, manner) <= room:
         return text
     kept = _head(text, room - 1, manner)
-    ends = [found.end() for found in _SENTENCE.finditer(kept)]
+    ends = [found.end() for found in _SENTENCE.finditer(text) if found.end() <= len(kept)]
     if ends and ends[-1] * 2 >= len(kept):
         return kept[: ends[-1]]
-    cut = kept.rsplit(maxsplit=1)[0] if " " in kept.strip() else kept
-    cut = cut.rstrip(" ,;:")
+    word = kept.rfind(" ")
+    cut = (kept[:word] if word * 2 >= len(kept) else kept).rstrip(" ,;:")
     return cut + ELLIPSIS if cut else ""
 
 

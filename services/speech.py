@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 LONGEST = 400  # characters that are looked at
 MAX_UNSPACED = 40
+_GOES_INTO_WORD = re.compile(r"_|-\w")
 _REPEATED = re.compile(r"([^\W\d_])\1+")
 # Addresses, and emotes as platforms write them: Kick's, Discord's, YouTube's.
 _NOISE = re.compile(
@@ -53,6 +54,11 @@ _OPEN = _set(
     "welches wieso dove perché "
     "что как когда где кто почему зачем какой какая сколько"
 )
+# Of other languages, where there is a question mark.
+_OPEN_MARKED = _set(
+    "wo woher wohin wer comment qui quoi kannst hast bist spielst gibt's gibt tienes puedes puedo hay eres cuántos "
+    "cuántas quantos quantas tem você alguém alguien c'est dónde donde onde qué cómo qual quanto quando"
+)
 _AUXILIARY = _set(
     "is are was were am do does dose did can could will would should shall has have had isn't aren't "
     "don't doesn't didn't "
@@ -76,11 +82,12 @@ _ASKING = re.compile(
 # Scorn, cries and tags in the form of questions.
 _RHETORICAL = re.compile(
     r"\b(?:who (?:asked|cares|tf|does that|\w+ing)|how (?:dare|is (?:he|she|this|that|it|bro) so|does bro|tf)"
-    r"|why (?:(?:are|is|r|does|do|did|would) )?(?:you|u|he|she|they|bro|it|this|that|everyone|we)\b"
+    r"|why (?:(?:are|is|r) )?(?:you|u|he|she|they|bro|it|this|that|everyone|we)\b"
+    r"|why (?:does|did|would) (?:he|she|they|bro|it|this)\b"
     r"|what (?:the|da) |wtf|wth|tf\b"
-    r"|what(?:'s|s| is) (?:wrong|up) with|what are you\b|how(?:'s| is| can| does) (?:he|she|they|bro)\b"
-    r"|(?:are|r) (?:you|u|we) (?:serious|kidding|ok|okay|dumb|blind|for real|fr)"
-    r"|(?:is|are) (?:bro|blud|he|she|they) (?:ok|okay|serious|stupid|dumb|cooked|trolling|just|really)"
+    r"|what(?:'s|s| is) (?:wrong|up) with|how(?:'s| is| can| does) (?:he|she|they|bro)\b"
+    r"|(?:are|r) (?:you|u|we) (?:serious|kidding|ok|okay|dumb|blind|for real|fr)\b"
+    r"|(?:is|are) (?:bro|blud|he|she|they) (?:ok|okay|serious|stupid|dumb|cooked|trolling|just|really)\b"
     r"|what an?\b|you know what|(?:what|wdym)(?: do| did)? (?:you|u) mean|supposed to mean|why is \w+ so"
     r"|how (?:can|could|are|do|did) (?:you|u|he|she|they|bro|we) (?:\w+ )?(?:so|not|even|still)|still not|notice how"
     r"|guess what|so what|no matter|what if|how about that|is we\b|tho+\b)"
@@ -94,7 +101,7 @@ _SWEARING = re.compile(
 _ASKS_CJK = re.compile(
     r"[^\s?!、。]{2}(?<!これ)(?<!それ)(?<!あれ)(?<!で)(?<!とき)(?<!こと)は[…、。・.~〜\s]*[?!]*\?[?!]*(?!.*\?{7})"
     r"|(?<!ん)まだ(?:です|なん|なの)?か?ね?[!]*\?|(?:どこ|いつ(?!の間)|何時|いくら|なんの|何の|どう(?:すれば|やって|いう|なる|なって|なん))[^?]{0,40}\?"
-    r"|(?:ある|強化|出る)か\?|(?<!まだ)ある\?"
+    r"|は(?:何|なに|誰|だれ|どこ|いつ)(?:です)?か?\?|(?:ある|強化|出る)か\?|(?<!まだ)ある\?"
     r"|吗[?!]*$|[么呢]\?+$|怎么|什么时候|为什么|哪里|(?:뭐|언제|어디|어떻게|누구|얼마)[^?]{0,40}\?"
 )
 _MAY_ASK_CJK = re.compile(
@@ -145,8 +152,7 @@ def take_apart(folded: str, own_name: str = "") -> Line:
 
 
 class Phrases:
-    """Finds some words and phrases in a line, drawn out (`heyyy`) as well as spelt; in scripts without "
-    "spaces anywhere."""
+    """Finds words and phrases in a line, drawn out (`heyyy`) as well as spelt; in scripts without spaces anywhere."""
 
     def __init__(self, words: Iterable[str]) -> None:
         self._by_first: dict[str, list[tuple[tuple[str, ...], str]]] = {}
@@ -170,7 +176,7 @@ class Phrases:
             for phrase, word in self._by_first.get("!" + first if sign == "!" else first, ()):
                 end = at + len(phrase)
                 if len(phrase) == 1 or tuple(squeezed[at:end]) == phrase:
-                    if line.text[line.spans[end - 1][1] :][:1] != "_":
+                    if not _GOES_INTO_WORD.match(line.text, line.spans[end - 1][1]):
                         yield Place(word, at, end)
                     break
         if not line.text.isascii():
@@ -206,7 +212,7 @@ def _address(text: str, own_name: str) -> tuple[bool, str]:
 
 
 def question(line: Line) -> Reading:
-    """Whether it asks something that a friendly host would answer."""
+    """Whether it asks something that a friendly host would answer. For a line with words."""
     if line.to_someone:
         return Reading(None, why="it is addressed to another user")
     if not line.spaced:
@@ -240,13 +246,15 @@ def _phrase(words: tuple[str, ...], asks: bool) -> str | None:
         start += 1
     if asks and words[start] in _ANYONE:
         return words[start]
+    if asks and len(words) > 1 and (found := next((word for word in words[:2] if word in _OPEN_MARKED), None)):
+        return found
     for at in (start, start + 1):
         if len(words) - at < 3 or (at > start and words[start] in _NO_NAMES):
             break
         word, after, third = words[at : at + 3]
         if word in _OPEN and (asks or _asks_unmarked(word, words[at + 1 :], first=at == start)):
             return f"{word} {after}"
-        if word in _AUXILIARY and after in _SUBJECT and (asks or (at == start and _is_told(after, third))):
+        if word in _AUXILIARY and after in _SUBJECT and (asks or (at == start and _is_told(word, after, third))):
             return f"{word} {after}"
     return None
 
@@ -267,8 +275,10 @@ def _asks_unmarked(word: str, rest: tuple[str, ...], *, first: bool) -> bool:
     return any(each in _AUXILIARY or each in _ASKED for each in rest[:3])
 
 
-def _is_told(subject: str, third: str) -> bool:
-    """Whether an unmarked sentence that begins as a question does asks for something, and is no cry."""
+def _is_told(auxiliary: str, subject: str, third: str) -> bool:
+    """Whether an unmarked sentence that begins as a question does asks for something, and is no cry or wish."""
+    if subject in {"a", "an", "the"}:
+        return auxiliary not in {"have", "has", "do", "does", "is", "was", "were"}
     return subject not in {"this", "that", "it", "he", "she"} or third in {"a", "an", "the", "possible"}
 
 
@@ -295,9 +305,9 @@ _LAUGHTER = re.compile(r"\b(?:l+m+f*a+o+\w*|l+o+l+\w*|ha(?:ha)+\w*|kek\w*|lul\w*
 _QUOTED = _set("say says said saying tell tells told like called named song means mean")
 _OTHERS = _set("he she they you u we it who bro that this him her them")
 _CLOSING = re.compile(r"[\s]*[,.!~…:;)\-(]")
-_LATE = _set("later evening morning night peace")
+_LATE = _set("later")
 _MYSELF = _set("i im i'm ive i've my")
-_NOT_DRAWN_OUT = _set("yo oi")
+_NOT_DRAWN_OUT = _set("oi")
 
 
 def greeting(line: Line, place: Place) -> Reading:

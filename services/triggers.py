@@ -97,7 +97,7 @@ class Triggers:
 
     def _read(self, line: speech.Line) -> Decision:
         """What a message says by itself: a question goes before the greeting that it begins with."""
-        asked = speech.question(line) if self._questions else speech.NOTHING
+        asked = speech.question(line) if self._questions and line.words else speech.NOTHING
         why = asked.why
         if asked.kind and line.spaced:
             return Decision(Trigger(asked.kind, asked.match))

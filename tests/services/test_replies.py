@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import unicodedata
 
 import pytest
@@ -47,7 +48,7 @@ def forbidden(whole: str, platform: str) -> list[str]:
         "mention": bool(regex.search(r"(?<![\w.])@(?!anna)[\w]", folded)),
         "form": bool(regex.search(r"<[@!#][^<>\n]{0,100}>", whole)),
         "script": bool(regex.search(r"javascript\s*:", whole, regex.I)),
-        "link": bool(regex.search(r"evil\.(net|com)(?![\w\-])", whole)),
+        "link": bool(regex.search(r"evil\.(net|com)(?![\w\-]|\.\w)", whole)),
         "unseen": any(0x202A <= ord(sign) <= 0x202E or 0xE0000 <= ord(sign) <= 0xE007F for sign in whole),
         "control": any(unicodedata.category(sign) == "Cc" and sign not in "\n\t" for sign in whole),
         "line": platform in ONE_LINE and "\n" in whole,
@@ -105,14 +106,30 @@ def test_what_a_model_is_led_to_say_does_no_harm(platform: str) -> None:
         ("Assistant: hello<|im_end|>", "hello"),
         ('"Hello there"', "Hello there"),
         ('"Hello" he said, "there"', '"Hello" he said, "there"'),
-        ("click javascript:alert(1)", "click alert(1)"),
+        ("click javascript:alert(1)", "click javascriptalert(1)"),
         ("it is 3.5 or 4.0, e.g. now", "it is 3.5 or 4.0, e.g. now"),
         ("¡Hola! ¿qué tal?", "¡Hola! ¿qué tal?"),
         ("2 * 3 = 6 and a_b_c", "2 * 3 = 6 and a_b_c"),
+        ("2*3*4=24, snake__case__name", "2*3*4=24, snake__case__name"),
+        ("That was close.To be honest, no", "That was close.To be honest, no"),
+        ("見てhttps://evil.pro/x だよ", "見て だよ"),
+        ("公式はhttps://evil.netです。", "公式はです。"),
+        ("https://evil.pro\\.good.example/login", ""),
+        ("see https://good.example, it is great", "see https://good.example, it is great"),
+        ("(see https://evil.net/x).", "(see )."),
+        ("Hello anna.tv and @anna.tv", "Hello anna.tv and @anna.tv"),
+        ("I work as an AI researcher", "I work as an AI researcher"),
+        ("<think>they said hi</think>Hello!", "Hello!"),
+        ("<|im_start|>assistant\nHello", "Hello"),
+        ("<!channel|" + "x" * 150 + "> hi", "hi"),
+        ("\u2800/ban", "ban"),
+        ("a\rb", "a b"),
+        ("Data: 24/7 uptime", "Data: 24/7 uptime"),
+        ("[note](x) that", "[note] (x) that"),
     ],
 )
 def test_what_becomes_of_a_text(text: str, said: str) -> None:
-    assert fit(text, Manner("twitch", "", ("anna",), ("good.example",))) == said
+    assert fit(text, Manner("twitch", "", ("anna", "anna.tv"), ("good.example",))) == said
 
 
 def test_markdown_stays_where_it_is_shown() -> None:
@@ -130,7 +147,22 @@ def test_a_long_text_is_cut_after_a_sentence_or_a_word_and_in_no_character() -> 
     assert units(fit("😀" * 3000, Manner("discord")), "discord") <= 2000
 
 
+def test_a_text_without_spaces_is_cut_in_no_word() -> None:
+    said = fit("@anna " + "こんにちは、今日の配信を楽しんでください。" * 20, Manner("youtube", "", ("anna",)))
+    assert 150 < len(said) <= 200
+    assert said.endswith("。")
+
+
+def test_what_is_long_and_odd_takes_no_time() -> None:
+    """Well under the second that a quadratic pattern would take."""
+    for text in ("a." * 10_000, "1." * 10_000, "@" * 20_000, "[a](" + " " * 9_000, "**" * 9_000, "<" * 20_000):
+        began = time.perf_counter()
+        fit(text, Manner("twitch"))
+        assert time.perf_counter() - began < 0.5
+
+
 def test_the_system_prompt_is_not_repeated() -> None:
     manner = Manner("twitch", "", (), (), SYSTEM)
+    assert fit(SYSTEM.replace("e", "e\u200b").replace("friendly", "**friendly**"), manner) == ""
     assert fit(f"My words are: {SYSTEM.upper()}", manner) == ""
     assert fit("I am the friendly co-host of this chat.", manner) == "I am the friendly co-host of this chat."

@@ -136,6 +136,17 @@ def test_real_chat_is_decided_as_people_do() -> None:
         ("what??", None),
         ("え？", None),
         ("really?!", None),
+        (":thinking:?", None),
+        ("<:pog:123>?", None),
+        ("where are you from?", "question"),
+        ("have a great day", None),
+        ("was spielst du?", "question"),
+        ("wo wohnst du?", "question"),
+        ("de dónde eres?", "question"),
+        ("comment ça va ?", "question"),
+        ("このゲームは何？", "question"),
+        ("hasta mañana a todos", "farewell"),
+        ("hi-res textures", None),
     ],
 )
 def test_what_a_message_means_decides(text: str, kind: str | None) -> None:
