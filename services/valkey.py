@@ -61,8 +61,10 @@ class Valkey:
             await self._client.ping()
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        # Away from now on, so that nothing that is still under way opens a connection which nobody closes.
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
     def _note_away(self, error: BaseException) -> None:
         self._retry_at = time.monotonic() + PAUSE_SECONDS
