@@ -17,7 +17,7 @@ from routes.errors import APIError
 from routes.openapi import describe
 from routes.shapes.answers import Person
 from routes.shapes.requests import Whose
-from services.keys import COMMUNITY
+from services.keys import COMMUNITY, Principal
 from services.privacy import Receipt
 
 MAX_ID = 255
@@ -29,9 +29,7 @@ blueprint = Blueprint("users", __name__, url_prefix=BASE)
 @describe(Person, roles=[COMMUNITY], query=Whose)
 async def get_user(platform: str, user_id: str) -> dict[str, Any]:
     """All that is known of a person, in the caller's community, the one that is named, or all."""
-    principal = await require(COMMUNITY)
-    _check(platform, user_id)
-    community_id = await known_community(principal, request.args.get("community_id"))
+    _, community_id = await _asked(platform, user_id)
     return success(await sidecast().privacy.known(platform, user_id, community_id))
 
 
@@ -39,20 +37,20 @@ async def get_user(platform: str, user_id: str) -> dict[str, Any]:
 @describe(Receipt, roles=[COMMUNITY], query=Whose)
 async def delete_user(platform: str, user_id: str) -> dict[str, Any]:
     """Forget a person; a receipt of what was removed."""
-    principal = await require(COMMUNITY)
-    _check(platform, user_id)
-    community_id = await known_community(principal, request.args.get("community_id"))
+    principal, community_id = await _asked(platform, user_id)
     receipt = await sidecast().privacy.forget(platform, user_id, community_id, principal.name)
     return success(receipt.as_dict())
 
 
-def _check(platform: str, user_id: str) -> None:
-    """Raises APIError 400 for a name that PostgreSQL cannot hold, nor any body here bring."""
+async def _asked(platform: str, user_id: str) -> tuple[Principal, UUID | None]:
+    """Who asks, and about which community. Raises APIError, 400 for a name that no event here could bring."""
+    principal = await require(COMMUNITY)
     problems = [{"field": "platform", "problem": "must be as in events"}] if not _PLATFORM.fullmatch(platform) else []
     if "\0" in user_id or len(user_id) > MAX_ID:
         problems.append({"field": "user_id", "problem": f"must be of at most {MAX_ID} characters without U+0000"})
     if problems:
         raise APIError(400, "INVALID_REQUEST", "The path cannot be read.", problems)
+    return principal, await known_community(principal, request.args.get("community_id"))
 
 
 @blueprint.cli.command("forget")

@@ -312,8 +312,7 @@ _NOT_DRAWN_OUT = _set("oi")
 
 def greeting(line: Line, place: Place) -> Reading:
     """Whether a greeting word, which stands there, greets."""
-    why = _no_greeting(line, place)
-    return Reading(None, why=why) if why else Reading("greeting", place.word)
+    return _read("greeting", place, _no_greeting(line, place))
 
 
 def _no_greeting(line: Line, place: Place) -> str:
@@ -333,6 +332,10 @@ def _no_greeting(line: Line, place: Place) -> str:
     )
 
 
+def _read(kind: str, place: Place, why: str) -> Reading:
+    return Reading(None, why=why) if why else Reading(kind, place.word)
+
+
 def _first(*reasons: tuple[bool, str]) -> str:
     """The first reason that holds."""
     return next((why for holds, why in reasons if holds), "")
@@ -340,8 +343,7 @@ def _first(*reasons: tuple[bool, str]) -> str:
 
 def farewell(line: Line, place: Place) -> Reading:
     """Whether a farewell word, which stands there, takes leave."""
-    why = _no_farewell(line, place)
-    return Reading(None, why=why) if why else Reading("farewell", place.word)
+    return _read("farewell", place, _no_farewell(line, place))
 
 
 def _no_farewell(line: Line, place: Place) -> str:
