@@ -21,8 +21,6 @@ from services.settings import CommunitySettings
 from services.triggers import COMMAND, Trigger
 from services.valkey import Valkey, ValkeyAway
 
-# A reply that is made meanwhile waits for it.
-VALKEY_SECONDS = 0.05
 MAX_COUNTED = 50_000
 FULL_SECONDS = 1.0  # how long it is taken as known that all instances together have no place left
 UNCOUNTED = "uncounted"
@@ -122,7 +120,7 @@ class Limits:
         """Take places that were free here; for each the reason where all instances together have none left."""
         wanted = [taking for taking in takings if taking.limits]
         try:
-            full = await self._valkey.run(lambda client: self._ask(client, wanted), VALKEY_SECONDS) if wanted else []
+            full = await self._valkey.run(lambda client: self._ask(client, wanted)) if wanted else []
         except ValkeyAway:
             return [None] * len(takings)
         reasons: dict[UUID, str] = {}

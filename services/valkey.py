@@ -38,12 +38,12 @@ class Valkey:
     def is_set(self) -> bool:
         return self._client is not None
 
-    async def run(self, command: Callable[[Redis], Awaitable[Result]], limit: float = VALKEY_TIMEOUT) -> Result:
-        """What a command answers, within `limit` seconds. Raises ValkeyAway."""
+    async def run(self, command: Callable[[Redis], Awaitable[Result]]) -> Result:
+        """What a command answers, within `VALKEY_TIMEOUT` seconds. Raises ValkeyAway."""
         if self._client is None or time.monotonic() < self._retry_at:
             raise ValkeyAway
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(VALKEY_TIMEOUT):
                 result = await command(self._client)
         except (RedisError, OSError, TimeoutError) as error:
             self._note_away(error)
