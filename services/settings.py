@@ -18,7 +18,7 @@ from config import Provider, Settings, Temperature, Tokens, check_fallbacks
 DEFAULTS = UUID(int=0)
 # In many languages; those that a streamer adds are found literally, wherever they stand.
 GREETINGS = (
-    *("o7", "hi", "hello", "hey", "howdy", "greetings", "sup", "hiya", "heya", "wassup", "hullo"),
+    *("o7", "hi", "hello", "hey", "yo", "howdy", "greetings", "sup", "hiya", "heya", "wassup", "hullo"),
     *("good morning", "good evening", "good afternoon", "morning", "gm", "hola", "buenas", "saludos", "buenos días"),
     *("bonjour", "salut", "coucou", "bonsoir", "hallo", "moin", "servus", "guten morgen", "guten abend", "guten tag"),
     *(

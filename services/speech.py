@@ -34,7 +34,7 @@ _FILLERS = _set(
     "oh ah well ok okay so and but wait lol um uh erm hmm yo ayo hey hi hello guys chat bro bruh brother "
     "dude man pls plz "
     "please also sorry excuse me question quick btw now damn wow aww aw true yeah yes no nah y'all yall everyone all "
-    "folks people actually honestly literally like just anyway pues oye bueno aber also ey ay"
+    "folks actually honestly literally like just anyway pues oye bueno aber also ey ay"
 )
 _AUDIENCE = _set(
     "all chat everyone everybody guys folks people friends y'all yall ya'll team gang fam family there again from "
@@ -47,7 +47,8 @@ _CRIES = _set(
     "that that's thats this this's no not what why stop don't dont you it it's its he she they wtf shut hey oi"
 )
 _OPEN = _set(
-    "what whats what's which when whens when's where wheres where's who whos who's whose how hows how's why whys "
+    "wat wats wut wen what whats what's which when whens when's where wheres where's who whos who's "
+    "whose how hows how's why whys "
     "how'd what'd where'd who'd why'd what're qué que quien quién como cómo cuando cuándo donde dónde "
     "cuál cual cuanto cuánto por "
     "qual quando onde quem quanto quel quelle quels quelles quand où pourquoi combien wie wann warum welche welcher "
@@ -62,57 +63,81 @@ _OPEN_MARKED = _set(
 _AUXILIARY = _set(
     "is are was were am do does dose did can could will would should shall has have had isn't aren't "
     "don't doesn't didn't "
+    "r isnt arent wasnt didnt doesnt dont cant couldnt wont wouldnt shouldnt "
     "can't couldn't won't wouldn't shouldn't haven't hasn't ist sind kann können hast hat est"
 )
 _SUBJECT = _set(
     "i you u ya we they he she it this that these those there the a an any anyone anybody someone "
     "somebody everyone y'all "
-    "your his her my our their"
+    "your ur his her my our their bro blud chat dis dat people"
 )
 _COMMON = _FILLERS | _AUDIENCE | _OPEN | _AUXILIARY | {"o7"}
 # What asks, wherever it stands.
 _ASKING = re.compile(
     r"\b(?:(?:any|some)(?:one|body) (?:know|knows|remember|remembers|tried|explain|tell|help)"
-    r"|(?:want|wan't|like|love|wanted) to know|(?:wanna|have a) (?:know|ask|question)"
-    r"|any (?:idea|ideas|clue|way|chance|tips|recommendations)|is it possible|is there (?:a|an|any)"
+    r"|(?:want|wan't|like|love|wanted) to know|wanna (?:know|ask)"
+    r"|(?<!if )(?<!in )(?<!'s )(?<!out )any (?:idea|ideas|clue|way|chance|tips|recommendations)"
+    r"|is it possible|is there (?:a|an|any)"
     r"|(?:can|could) (?:some|any)(?:one|body)|(?:i|we) (?:need|want) (?:some )?help|i (?:wanna|want to|wanted to) ask"
     r"|do(?:es|se)? any(?:one|body)|have (?:you|u) (?:ever|tried|seen)|how (?:do|can|to|would|should) (?:i|we|one)"
+    r"|how to fix|(?:can|could) (?:you|u) \w+ me"
     r"|alguien sabe|alguém sabe|weiß jemand|quelqu'un sait|qualcuno sa)\b"
 )
-# Scorn, cries and tags in the form of questions.
-_RHETORICAL = re.compile(
-    r"\b(?:who (?:asked|cares|tf|does that|\w+ing)|how (?:dare|is (?:he|she|this|that|it|bro) so|does bro|tf)"
-    r"|why (?:(?:are|is|r) )?(?:you|u|he|she|they|bro|it|this|that|everyone|we)\b"
-    r"|why (?:does|did|would) (?:he|she|they|bro|it|this)\b"
-    r"|what (?:the|da) |wtf|wth|tf\b"
-    r"|what(?:'s|s| is) (?:wrong|up) with|how(?:'s| is| can| does) (?:he|she|they|bro)\b"
-    r"|(?:are|r) (?:you|u|we) (?:serious|kidding|ok|okay|dumb|blind|for real|fr)\b"
-    r"|(?:is|are) (?:bro|blud|he|she|they) (?:ok|okay|serious|stupid|dumb|cooked|trolling|just|really)\b"
-    r"|what an?\b|you know what|(?:what|wdym)(?: do| did)? (?:you|u) mean|supposed to mean|why is \w+ so"
-    r"|how (?:can|could|are|do|did) (?:you|u|he|she|they|bro|we) (?:\w+ )?(?:so|not|even|still)|still not|notice how"
-    r"|guess what|so what|no matter|what if|how about that|is we\b|tho+\b)"
-    r"|\b(?:is|are|do|does|did|was|have|has)n't (?:it|he|she|they|you|u|that)\W*$|\b(?:right|huh|eh|lol|no)\W*$"
+# Set phrases that are cries, scorn or taunts in the form of questions; whole sentences.
+_CRY = re.compile(
+    r"(?:(?:wait|bro|bruh|yo|nah|na|oh|but|and|so|like|omg) )*(?:"
+    r"wh?a+t+|wh?u+t|wait|huh+|who|how|why+|really+|rly|fr|for real|real|no way|no|yes|yeah|say what|ok"
+    r"|okay|right|w?tf+|wth|wdf"
+    r"|(?:what|who|why|how|where) (?:the|da|tha) (?:actual )?(?:f\w*|hell|heck|actual f\w*|ft)"
+    r"(?: (?:is|was|just|are) (?:that|this|it|happening|going on|happened|you doing))*"
+    r"|(?:what|wh?o) tf|wtf (?:is|was) (?:that|this|it|happening|going on)\w*|(?:fuck|f|hell) (?:is|was) (?:that|this)"
+    r"|who (?:asked|cares|not|is we|let \w+ cook)|(?:are|r) (?:you|u) (?:serious|kidding|kidding me"
+    r"|for real|fr|sped|dumb|stupid|blind)"
+    r"|you (?:good|ok|okay|serious|kidding|sure)|is (?:bro|blud|he|she|this guy) (?:ok|okay|serious"
+    r"|stupid|dumb|cooked|trolling|real|fr)"
+    r"|how (?:is that|is this|does that) even possible|what is wrong with|got it|so what|guess what|you know what"
+    r"|what (?:a|an)\b.*|what are you is .*|why (?:are|r) (?:you|u) like this)"
+    r"(?: (?:bro|bruh|man|dude|lol|lmao|gang|though|tho|mean))*"
 )
-_SCORN = re.compile(r"\b(?:w?tf+|wth|lmf*a+o+)\b")
-_SWEARING = re.compile(
-    r"\b(?:f+u+c*k+\w*|shit\w*|bitch\w*|nigg\w*|ass|damn|hell|dumb\w*|stupid\w*|sped|rage|bro|blud|gang)\b"
+# Sentences that tell of a question, or go on from one.
+_TOLD = re.compile(
+    r"^(?:it means|that means|notice|look|see|watch|imagine|remember|say|says|said"
+    r"|i (?:like|love|hate|know|see|wonder|guess|think|thought)|idk|dunno|that's|thats|this is)\b"
 )
-# Japanese, Chinese, Korean: what asks for something; what asks unless it only wonders, exclaims or teases; and that.
+_MANY_MARKS = re.compile(r"\?{9}")
+_SMALL_TALK = re.compile(
+    r"\W*(?:hi+|hello+|hey+|heya|yo|hola|hallo)\b(?:[ ,!]+\w+){0,3}?[ ,!.]+"
+    r"(?:how (?:are|r) (?:you|u|ya|y'all|yall)(?: (?:doing|all|today|guys))*|how's it going|hows it going"
+    r"|what's up|whats up)\W*"
+)
+# Japanese, Chinese, Korean: what a sentence ends with that asks; that only wonders; and whole ones that are cries.
+_CJK_SENTENCE = re.compile(r"([^?!。、.・\s]+)[.・。、~〜ーw笑^)」】\s]*([?!]*)")
 _ASKS_CJK = re.compile(
-    r"[^\s?!、。]{2}(?<!これ)(?<!それ)(?<!あれ)(?<!で)(?<!とき)(?<!こと)は[…、。・.~〜\s]*[?!]*\?[?!]*(?!.*\?{7})"
-    r"|(?<!ん)まだ(?:です|なん|なの)?か?ね?[!]*\?|(?:どこ|いつ(?!の間)|何時|いくら|なんの|何の|どう(?:すれば|やって|いう|なる|なって|なん))[^?]{0,40}\?"
-    r"|は(?:何|なに|誰|だれ|どこ|いつ)(?:です)?か?\?|(?:ある|強化|出る)か\?|(?<!まだ)ある\?"
-    r"|吗[?!]*$|[么呢]\?+$|怎么|什么时候|为什么|哪里|(?:뭐|언제|어디|어떻게|누구|얼마)[^?]{0,40}\?"
+    r"(?:です|ます|でしょう|ません)か[ね]?$|(?:のか|んか|よね|よな|あるの|るの|たの|んの|ないの)$|吗$|[么呢]$|怎么|什么时候|为什么|哪里"
+    r"|^(?:何で|なんで|なぜ|どう(?!で|せ)|どこ|いつ(?!も|から)|誰が|だれが|いくら)|.{2}(?<!これ)(?<!それ)(?<!あれ)(?<!で)(?<!とき)(?<!こと)は$"
+    r"|(?:뭐|언제|어디|어떻게|누구|얼마)|[까요니]$"
 )
-_MAY_ASK_CJK = re.compile(
-    r"(?:です|ます|でしょう|ません)か[?!。]*$|(?:ほんま|本当)(?:なん|ですか|なの)?\?"
-    r"|(?:もう|見え|って|て)[^?]{0,40}(?:ある|ない|出た|なに|や[〜~]?つ)(?:よね|の|よな)?\?|[까요]\?$"
+_ASKS_CJK_UNMARKED = re.compile(
+    r"(?:です|ます|でしょう|ません)か[ね。]*$|^何で.{4,}(?:にした|なの|のか|んだ|んですか)$|[ァ-ヶー一-龥]{3}は$|吗$|[까요니]$"
 )
 _WONDERS_CJK = re.compile(
-    r"(?:だけ|かな[ぁあ]?|終わり|おわり|終わった|じゃない[か]?|じゃね|ちゃう|くね|すぎん|マジ|まじ|嘘|なん[でや]|んか|のか|なのか|よね)[ーw笑。…\s]*[?!]"
-    r"|^(?:え|は|お|ん|あ|ファ|ふぁ|うぉ)[ーっぁあ…、]*[?!]|![?]|[?]!|\?{7,}|w+$|笑"
+    r"(?:かな[ぁあー]*|じゃないか|のでは|だろうか|のだろう|やで|だが|ぞ|だって|よ|ぜ|(?<!よ)な|んだが)$"
+)
+_CRIES_CJK = re.compile(
+    r"(?:え|は|お|ん|あ|う|へ|ファ|ふぁ|うぉ|おっ|おん|ほん)[ーっぁあぇえぉおんア-ン]*|(?:それ|これ|あれ|コレ)?だけ(?<!れだけ)(?<!レだけ)|それだけ"
+    r"|(?:なに|何|なん)(?:これ|それ|だ|だこれ|言ってんの|やってんの|やってる)?|だれ|誰|誰が得|ま[じぢ]か?|マジ(?:か|で|で言ってる)?|嘘(?:ですよね)?|うそ|ほんと.?|本当"
+    r"|終わり|おわり|以上|最後|そして|はい|いる|きた|あれ|ゴミ|告知|期待|今更|どういうこと|だと|(?:まだ)?わからん|そうなの.?|カルシウム.*"
+)
+_ONE_NOUN_CJK = re.compile(
+    r"(?:[ァ-ヶー・]+|[一-龥々]+|[ァ-ヶー]+[一-龥々]{1,2}|[一-龥々]{1,2}[ァ-ヶー]+)(?:さん|か|村|ちゃん)?|[ぁ-んー]{1,6}"
 )
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+# What asks also where an exclamation mark stands beside the question mark.
+_TELLS_CJK = re.compile(r"(?:とか|って|と言|という)")
+_NOUN_CJK = re.compile(r"[^のはがをにでともか]{0,7}[ァ-ヶー一-龥々]")
+_FIRM_CJK = re.compile(r".{3}(?:るのか|よね|ですか|ますか|るの|くね|じゃね)$|.{2}[ァ-ヶー一-龥々](?:たち)?は$")
+LEAST_CJK = 4
+REPEATED_CJK = 3
 
 
 @dataclass(frozen=True)
@@ -212,92 +237,155 @@ def _address(text: str, own_name: str) -> tuple[bool, str]:
 
 
 def question(line: Line) -> Reading:
-    """Whether it asks something that a friendly host would answer. For a line with words."""
-    if line.to_someone:
-        return Reading(None, why="it is addressed to another user")
+    """Whether it asks something, of everyone or of nobody in particular. For a line with words."""
+    if why := _first(
+        (line.to_someone, "it is addressed to another user"),
+        (bool(_MANY_MARKS.search(line.text)), "its question marks are a cry"),
+        (bool(_SMALL_TALK.fullmatch(line.text)), "it is small talk with a greeting"),
+    ):
+        return Reading(None, why=why)
     if not line.spaced:
         return _question_without_spaces(line)
     found = _ASKING.search(line.text) if len(line.words) > 1 else None
-    if found and not _SCORN.search(line.text):
+    if found:
         return Reading("question", "?" if line.asks else found[0].strip())
-    phrase = next((phrase for words in _sentences(line) if (phrase := _phrase(words, line.asks))), None) or _brief(line)
-    if phrase is None:
-        return Reading(None, why="it has a question mark, but not the form of a question") if line.asks else NOTHING
-    if any(signs.search(line.text) for signs in (_RHETORICAL, _SWEARING, _LAUGHTER)):
-        return Reading(None, why="it asks in form only")
-    return Reading("question", "?" if line.asks else phrase)
+    phrase = next((phrase for sentence in _sentences(line) if (phrase := _phrase(*sentence))), None)
+    if phrase:
+        return Reading("question", "?" if line.asks else phrase)
+    return Reading(None, why="it has a question mark, but asks nothing") if line.asks else NOTHING
 
 
-def _sentences(line: Line) -> Iterator[tuple[str, ...]]:
-    """The words of each."""
-    begin = 0
-    for at in range(1, len(line.words)):
+def _sentences(line: Line) -> Iterator[tuple[tuple[str, ...], bool, int]]:
+    """The words of each, whether it ends with a question mark, and how many words come after it."""
+    begin, total = 0, len(line.words)
+    for at in range(1, total):
         between = line.text[line.spans[at - 1][1] : line.spans[at][0]]
         if any(sign in between for sign in ".!?,;:-("):
-            yield line.words[begin:at]
+            yield line.words[begin:at], "?" in between, total - at
             begin = at
-    yield line.words[begin:]
+    if begin < total:
+        yield line.words[begin:], "?" in line.text[line.spans[-1][1] :], 0
 
 
-def _phrase(words: tuple[str, ...], asks: bool) -> str | None:
+def _phrase(words: tuple[str, ...], asks: bool, follow: int) -> str | None:
     """The words that make a question of a sentence; without a question mark fewer do."""
     start = 0
     while start < len(words) - 1 and words[start] in _FILLERS:
         start += 1
-    if asks and words[start] in _ANYONE:
-        return words[start]
-    if asks and len(words) > 1 and (found := next((word for word in words[:2] if word in _OPEN_MARKED), None)):
+    words = words[start:]
+    said = " ".join(words)
+    if _CRY.fullmatch(said) or _TOLD.match(said):
+        return None
+    if phrase := _form(words, asks):
+        return phrase
+    if not asks:
+        return None
+    if len(words) > 1 and (found := next(filter(_MAY_OPEN.__contains__, words[:2]), None)):
         return found
-    for at in (start, start + 1):
-        if len(words) - at < 3 or (at > start and words[start] in _NO_NAMES):
+    # What only names something asks of it, unless that is one word, or goes on as an echo does.
+    telling = [word for word in words if word not in _FILLERS]
+    return " ".join(words[:2]) if len(telling) > 1 and follow < ECHO_WORDS else None
+
+
+def _form(words: tuple[str, ...], asks: bool) -> str | None:
+    """The first words of a sentence in the form of a question; after a name, perhaps."""
+    for at in (0, 1):
+        if len(words) - at < 2 or (at and (words[0] in _NO_NAMES or (not asks and len(words) < 4))):
             break
-        word, after, third = words[at : at + 3]
-        if word in _OPEN and (asks or _asks_unmarked(word, words[at + 1 :], first=at == start)):
+        word, after, more = words[at], words[at + 1], len(words) - at > 2
+        squeezed = _squeeze(word)
+        late = at > 0 and not asks
+        if word in _CONTRACTED:
             return f"{word} {after}"
-        if word in _AUXILIARY and after in _SUBJECT and (asks or (at == start and _is_told(word, after, third))):
+        if late and after not in _AUXILIARY and after not in _ASKED:
+            break
+        if more and (word in _OPEN or squeezed in _OPEN) and _asks(word, words[at + 1 :], asks):
+            return f"{word} {after}"
+        if asks and at == 0 and word in _OPEN and not more:
+            return f"{word} {after}"
+        led = _ASKED if late or (not asks and word in _BIDS) else _SUBJECT
+        if more and word in _AUXILIARY and (after in led or _names(words, at, asks)):
+            return f"{word} {after}"
+        if at == 0 and not asks and word in _WHO and (after in _THAT or words[-1] == "at"):
             return f"{word} {after}"
     return None
 
 
-def _brief(line: Line) -> str | None:
-    """Two words that ask calmly: `what now?`, and not `what??`."""
-    words, text = line.words, line.text
-    calm = len(words) == 2 and text.count("?") == 1 and "!" not in text
-    return " ".join(words) if calm and words[0] in _OPEN else None
+def _names(words: tuple[str, ...], at: int, asks: bool) -> bool:
+    """Whether a name may follow the auxiliary that a sentence begins with: `did Max win the last one`."""
+    return asks and at == 0 and len(words) > 3 and words[0] in _BEFORE_NAMES and words[1] not in _NO_NAMES | _NO_SUBJECT
 
 
-def _asks_unmarked(word: str, rest: tuple[str, ...], *, first: bool) -> bool:
-    """Whether what follows a question word makes a question of it, where there is no mark."""
-    if word in _CONTRACTED or rest[0] in _AUXILIARY or (word == "how" and rest[0] == "to" and first):
+def _asks(word: str, rest: tuple[str, ...], asks: bool) -> bool:
+    """Whether what follows a question word makes a question of it."""
+    if asks or word == "why":
         return True
-    if word == "when" or not first:
-        return word == "when" and first and rest[0] in {"u", "we"} and len(rest) < 5
-    return any(each in _AUXILIARY or each in _ASKED for each in rest[:3])
+    if word == "when":
+        return rest[0] in _AUXILIARY or (
+            rest[0] in {"u", "you", "we", "they"} and rest[1].endswith(("in", "ing", "gonna"))
+        )
+    if rest[0] in _NO_QUESTION or (word == "who" and rest[0] in _WISHES):
+        return False
+    if rest[0] in _PRONOUNS:  # else it is a clause: `what he said`
+        return rest[1].endswith(("in", "ing")) or rest[1] in _GOES_WITH
+    return word in {"who", "where", "which"} or any(
+        each in _AUXILIARY or each in _PRONOUNS or each.endswith("ing") for each in rest
+    )
 
 
-def _is_told(auxiliary: str, subject: str, third: str) -> bool:
-    """Whether an unmarked sentence that begins as a question does asks for something, and is no cry or wish."""
-    if subject in {"a", "an", "the"}:
-        return auxiliary not in {"have", "has", "do", "does", "is", "was", "were"}
-    return subject not in {"this", "that", "it", "he", "she"} or third in {"a", "an", "the", "possible"}
-
-
+ECHO_WORDS = 3
 _CONTRACTED = _set(
     "whats what's whens when's wheres where's whos who's hows how's how'd what'd where'd who'd why'd what're"
 )
-_ANYONE = _set("anyone anybody someone somebody any")
+_MAY_OPEN = _OPEN_MARKED | _set("anyone anybody someone somebody any")
 # What begins a sentence and is not the name of whom it is addressed to.
-_NO_NAMES = _set("that's thats that this it its notice means mean know knows is i we you he she they look watch see")
-_ASKED = _set("u you they we i")
+_NO_NAMES = _set(
+    "that's thats that this it its it's notice means mean know knows is i we you u he she they look "
+    "watch see ask people "
+    "like idk the a my if but because cause and or of in on at to with for"
+)
+_BEFORE_NAMES = _set("did does do is are was were can could will would should has")
+_NO_SUBJECT = _set(
+    "not so crazy be have never just literally actually still too very really all for good bad no better worse as "
+    "what why how where who wild insane peak see get go say make take give do done gonna going "
+    "about more less also only"
+)
+_WHO = _set("who where what whos wheres")
+_THAT = _set("that dat this dis it he she they u you")
+_BIDS = _set("have has had do don't dont")  # also begin `have a great day`, `do the dance`
+# Who is asked, where a name or another word stands before the question.
+_ASKED = _set("u you they we")
+_PRONOUNS = _set("he she they we it you u i ya yall y'all")
+_GOES_WITH = _set("gonna got at from think up want mean to doin on about gon")
+_WISHES = _set("knew would wouldn't wouldnt needs even said wants")
+# After "what", "who", "how" or "where" these tell or cry.
+_NO_QUESTION = _set("a an the say says i my not tf")
 
 
 def _question_without_spaces(line: Line) -> Reading:
-    asks = _ASKS_CJK.search(line.text)
-    if not asks and not _MAY_ASK_CJK.search(line.text):
-        return Reading(None, why="it has a question mark, but asks nothing") if line.asks else NOTHING
-    if not asks and _WONDERS_CJK.search(line.text):
-        return Reading(None, why="it only wonders")
-    return Reading("question", "?" if line.asks else "か")
+    sentences = [(found[1], found[2]) for found in _CJK_SENTENCE.finditer(line.text)]
+    if len(sentences) >= REPEATED_CJK and len(set(sentences)) == 1:
+        return Reading(None, why="it repeats itself")
+    for number, (said, signs) in enumerate(sentences):
+        rest = "".join(each for each, _ in sentences[number + 1 :])
+        if "?" in signs and _asks_cjk(said, signs, rest):
+            return Reading("question", "?")
+    if not line.asks and (found := _ASKS_CJK_UNMARKED.search(line.text.strip())):
+        return Reading("question", found[0])
+    return Reading(None, why="it has a question mark, but asks nothing") if line.asks else NOTHING
+
+
+def _asks_cjk(said: str, signs: str, rest: str) -> bool:
+    """Whether a sentence that ends with a question mark asks; one with `!` beside it must do so in its words."""
+    if _WONDERS_CJK.search(said) or _CRIES_CJK.fullmatch(said):
+        return False
+    if _FIRM_CJK.search(said):
+        return True
+    if _ONE_NOUN_CJK.fullmatch(said) or _NOUN_CJK.fullmatch(said) or "!" in signs or _TELLS_CJK.match(rest):
+        return False
+    if len(rest) > 2 * len(said) and not _ASKS_CJK.search(said):
+        return False
+    return len(said) >= LEAST_CJK or bool(_ASKS_CJK.search(said))
 
 
 _BOUNDARY = re.compile(r"[.!?…,;][^\w]*$")
@@ -308,6 +396,7 @@ _CLOSING = re.compile(r"[\s]*[,.!~…:;)\-(]")
 _LATE = _set("later")
 _MYSELF = _set("i im i'm ive i've my")
 _NOT_DRAWN_OUT = _set("oi")
+_CALLS = _set("yo yoo yooo")
 
 
 def greeting(line: Line, place: Place) -> Reading:
@@ -320,6 +409,8 @@ def _no_greeting(line: Line, place: Place) -> str:
         return "" if len(line.text) <= MAX_UNSPACED else "the greeting is part of a longer text"
     before, after = line.words[: place.start], line.words[place.end :]
     follows = after[0] if after else ""
+    if place.word in _CALLS:
+        return _no_call(line, before, after)
     led_to = len(before) <= 2 and all(each in _FILLERS for each in before)
     drawn_out = place.word in _NOT_DRAWN_OUT and line.words[place.start] != place.word
     free = len(after) <= (5 if not before else 2) or follows in _AUDIENCE or after[1] in _MYSELF or _closes(line, place)
@@ -330,6 +421,13 @@ def _no_greeting(line: Line, place: Place) -> str:
         (line.to_someone and len(after) > 2, "it is addressed to another user"),
         (not free, "the sentence goes on otherwise than a greeting"),
     )
+
+
+def _no_call(line: Line, before: tuple[str, ...], after: tuple[str, ...]) -> str:
+    """Words that are more often a cry than a greeting."""
+    alone = all(each in _FILLERS for each in before) and all(each in _CALLS | _AUDIENCE for each in after[:4])
+    calm = not line.asks and not _LAUGHTER.search(line.text)
+    return "" if alone and calm else "it is a cry and no greeting"
 
 
 def _read(kind: str, place: Place, why: str) -> Reading:
