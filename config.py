@@ -214,6 +214,13 @@ class Settings(BaseSettings):
         None, description="How freely the model answers; empty: 0.7, and 0.2 for the small embedded model."
     )
     ai_max_tokens: Tokens = Field(150, description="Longest answer in tokens; 150 fill a chat message.")
+    ai_context_tokens: int = Field(
+        0,
+        ge=0,
+        le=10_000_000,
+        description="Tokens that a prompt and its reply may have together; 0: as known of the provider (200,000 for "
+        "Anthropic, 128,000 for OpenAI, 4,096 for Ollama, 2,048 for the embedded model, 8,192 elsewhere).",
+    )
     ai_fallbacks: Annotated[Words, AfterValidator(check_fallbacks)] = Field(
         (),
         description="Providers tried after it, in order: `provider/model,…`, each with parameters of its own if need "

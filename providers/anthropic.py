@@ -96,6 +96,7 @@ class Anthropic:
         self.temperature = DEFAULT_TEMPERATURE if settings.ai_temperature is None else settings.ai_temperature
         self.max_tokens = settings.ai_max_tokens
         self.timeout = settings.request_timeout
+        self.window = settings.ai_context_tokens or 200_000  # docs.anthropic.com, "Context windows"
         self._base_url = settings.anthropic_base_url
         self._key = settings.anthropic_api_key.get_secret_value()
         self._client: _Client | None = None

@@ -204,8 +204,9 @@ class ModelInfo:
 class Provider(Protocol):
     """One way to reach models. A client is made by `open` and shared by all calls until `close`.
 
-    `needs_examples`: the model is so small that it answers well only after a few examples. `parameters`: OpenAI's
-    names of what it takes. Each call ends within `timeout` seconds; a stream waits so long for each piece.
+    `window`: how many tokens a prompt and its reply may have together. `needs_examples`: the model is so small that it
+    answers well only after a few examples. `parameters`: OpenAI's names of what it takes. Each call ends within
+    `timeout` seconds; a stream waits so long for each piece.
     """
 
     name: str
@@ -213,6 +214,7 @@ class Provider(Protocol):
     temperature: float
     max_tokens: int
     timeout: float
+    window: int
     needs_examples: bool
     parameters: frozenset[str]
 

@@ -34,6 +34,7 @@ class Server:
     temperature: float | None = None
     max_tokens: int | None = None
     timeout: float | None = None
+    window: int = 8_192
     needs_examples: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     length_parameter: str = "max_tokens"
@@ -48,6 +49,7 @@ def _embedded(settings: Settings) -> Server:
         settings.embedded_model_key.get_secret_value(),
         model=Path(path).stem if path else EMBEDDED_MODEL,
         temperature=EMBEDDED_TEMPERATURE if settings.ai_temperature is None else settings.ai_temperature,
+        window=2_048,  # as `embedded.model_server` shares the context out
         needs_examples=True,
         tokenizer_path="/tokenize",
     )
@@ -67,7 +69,7 @@ def _waddleai(settings: Settings) -> Server:
 def _openai(settings: Settings) -> Server:
     # Its newer models take no other name for the length.
     key = settings.openai_api_key.get_secret_value()
-    return Server(settings.openai_base_url, key, length_parameter="max_completion_tokens")
+    return Server(settings.openai_base_url, key, window=128_000, length_parameter="max_completion_tokens")
 
 
 def _openrouter(settings: Settings) -> Server:
@@ -162,6 +164,7 @@ def make_provider(name: str, settings: Settings, outbound: Outbound | None = Non
         temperature=next(choice for choice in choices if choice is not None),
         max_tokens=server.max_tokens or settings.ai_max_tokens,
         timeout=server.timeout or settings.request_timeout,
+        window=server.window if server.needs_examples else settings.ai_context_tokens or server.window,
         needs_examples=server.needs_examples,
         headers=server.headers,
         length_parameter=server.length_parameter,

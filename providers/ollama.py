@@ -64,6 +64,8 @@ class Ollama:
         self.temperature = next(choice for choice in choices if choice is not None)
         self.max_tokens = settings.ollama_max_tokens or settings.ai_max_tokens
         self.timeout = settings.ollama_timeout
+        # What Ollama loads a model with unless it is told otherwise (its FAQ).
+        self.window = settings.ai_context_tokens or 4_096
         scheme = "https" if settings.ollama_use_tls else "http"
         self._url = f"{scheme}://{settings.ollama_host}:{settings.ollama_port}"
         self._keep_alive = settings.ollama_keep_alive or None

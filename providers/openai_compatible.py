@@ -148,6 +148,7 @@ class OpenAICompatible:
         temperature: float,
         max_tokens: int,
         timeout: float,
+        window: int = 8_192,
         needs_examples: bool = False,
         headers: Mapping[str, str] | None = None,
         length_parameter: str = "max_tokens",
@@ -159,6 +160,7 @@ class OpenAICompatible:
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.timeout = timeout
+        self.window = window
         self.needs_examples = needs_examples
         self._base_url = base_url
         self._key = key

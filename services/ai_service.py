@@ -17,6 +17,7 @@ from services.chains import Chains, Choice
 from services.ledger import NOBODY, UNCOUNTED, Account, Call, Ledger
 from services.logs import Log
 from services.prompts import Prompt
+from services.tokens import Tokens
 
 _FlightKey = tuple[int, UUID | None, bytes]
 Failures = list[tuple[str, ProviderError]]
@@ -33,13 +34,15 @@ class Answer:
     prompt_tokens: int | None
     completion_tokens: int | None
     passed_over: str | None
+    messages: tuple[Message, ...]
 
 
 class NoAnswer(Exception):
     """No provider answered; `errors` are those of each by its name, `reason` names them in a line."""
 
-    def __init__(self, errors: Failures) -> None:
+    def __init__(self, errors: Failures, messages: tuple[Message, ...] = ()) -> None:
         self.errors = errors
+        self.messages = messages
         self.reason = _reasons(errors)
         super().__init__(self.reason)
 
@@ -51,15 +54,27 @@ class AIService:
         self.chains = chains
         self.ledger = ledger
         self._flights: dict[_FlightKey, asyncio.Future[ChatReply]] = {}
+        self._tokens = Tokens(log)
         self._hedge_seconds = settings.ai_hedge_seconds
         self._log = log
 
     async def answer(self, prompt: Prompt, chain: Sequence[Choice], seconds: float, account: Account) -> Answer:
         """The first provider's answer within `seconds` over all of them. Raises NoAnswer."""
-        asks = [(choice.link, _request(choice, prompt)) for choice in chain]
-        link, reply, failures = await self.first(asks, seconds, account)
+        deadline = time.monotonic() + seconds
+        asks = [(choice.link, await self._request(choice, prompt)) for choice in chain]
+        told = tuple(asks[0][1].messages)
+        try:
+            link, reply, failures = await self.first(asks, deadline - time.monotonic(), account)
+        except NoAnswer as failed:
+            raise NoAnswer(failed.errors, told) from failed
         usage = reply.usage.prompt_tokens, reply.usage.completion_tokens
-        return Answer(reply.text, link.provider.name, reply.model, *usage, _reasons(failures) or None)
+        return Answer(reply.text, link.provider.name, reply.model, *usage, _reasons(failures) or None, told)
+
+    async def _request(self, choice: Choice, prompt: Prompt) -> ChatRequest:
+        fitting = await self._tokens.fit(prompt, choice)
+        messages = fitting.messages(examples=choice.link.provider.needs_examples)
+        parameters = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
+        return ChatRequest(messages, choice.model, parameters)
 
     async def first(
         self, asks: Sequence[Ask], seconds: float, account: Account = NOBODY, *, shared: bool = False
@@ -178,12 +193,6 @@ class AIService:
 def length(messages: Sequence[Message]) -> int:
     """How many characters messages have together."""
     return sum(len(str(message.get("content") or "")) for message in messages)
-
-
-def _request(choice: Choice, prompt: Prompt) -> ChatRequest:
-    parameters = {"temperature": choice.temperature, "max_tokens": choice.max_tokens}
-    messages = prompt.messages(examples=choice.link.provider.needs_examples)
-    return ChatRequest(messages, choice.model, parameters)
 
 
 def _reasons(failures: Failures) -> str:

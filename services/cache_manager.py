@@ -1,35 +1,83 @@
-"""What each user said in each community and was answered: in memory first, Valkey behind it.
+"""What was said of late: each user's exchanges with the co-host, and the recent chat of each channel.
 
-Keys hold the community, so that one never reads another's. Valkey away: memory goes on alone, and `/health` says so.
+Both are in Valkey for all instances, with copies in memory in front, which an instance lets go of when another writes.
+Valkey away: memory goes on alone, and `/health` says so. Keys hold the community, so that one never reads another's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from uuid import UUID
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID, uuid4
 
+import orjson
 from redis.asyncio import Redis
 
 from services.changes import Changes
+from services.tasks import Tasks
 from services.valkey import Valkey, ValkeyAway
 
-MAX_USERS = 10_000
 MAX_TEXT = 1_000
+MAX_LINE = 300
+MAX_NAME = 100
+SAME_LINES = 5
 MAX_EXCHANGES = 100
+MAX_USERS = 10_000
+MAX_CHANNELS = 2_000
+# Of texts in memory, with what Python adds to them, for users and for channels each.
+MAX_BYTES = 16 * 1024 * 1024
+ENTRY_BYTES = 400
+GATHER_SECONDS = 0.05  # what is heard in a channel is written together
+TOLD = "sidecast:told"
 FORGOTTEN = "forgotten"
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """What a user said and what was answered, each at most 1,000 characters."""
+    """What a user said and what was answered, each at most 1,000 characters; when it was said, in Unix seconds."""
 
     said: str
     answered: str
+    name: str = ""
+    at: float = 0.0
+
+    def cut(self) -> Exchange:
+        return Exchange(self.said[:MAX_TEXT], self.answered[:MAX_TEXT], self.name[:MAX_NAME], self.at)
+
+    def encoded(self) -> bytes:
+        return orjson.dumps([self.at, self.name, self.said, self.answered])
+
+    @classmethod
+    def decoded(cls, entry: str | bytes) -> Exchange:
+        at, name, said, answered = orjson.loads(entry)
+        return cls(said, answered, name, at)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A message in a channel, at most 300 characters of it: by whom (an id, and the name shown), and when."""
+
+    user_id: str
+    name: str
+    said: str
+    at: float
+    event_id: str = ""
+
+    def cut(self) -> Heard:
+        return Heard(self.user_id, self.name[:MAX_NAME], self.said[:MAX_LINE], self.at, self.event_id)
+
+    def encoded(self) -> bytes:
+        return orjson.dumps([self.at, self.user_id, self.name, self.said, self.event_id])
+
+    @classmethod
+    def decoded(cls, entry: str | bytes) -> Heard:
+        at, user_id, name, said, event_id = orjson.loads(entry)
+        return cls(user_id, name, said, at, event_id)
 
 
 @dataclass(frozen=True)
@@ -41,103 +89,325 @@ class UserKey:
     user_id: str
 
     def __str__(self) -> str:
-        return f"sidecast:{{{self.community_id}}}:context:{self.platform}:{self.user_id}"
+        return f"sidecast:{{{self.community_id}}}:talk:{self.platform}:{self.user_id}"
+
+
+@dataclass(frozen=True)
+class ChannelKey:
+    """A channel of a community."""
+
+    community_id: UUID
+    entity_id: str
+
+    def __str__(self) -> str:
+        return f"sidecast:{{{self.community_id}}}:heard:{self.entity_id}"
+
+
+class _Dated(Protocol):
+    def __hash__(self) -> int: ...
+
+    @property
+    def at(self) -> float: ...
+
+    def encoded(self) -> bytes: ...
+
+
+Entry = TypeVar("Entry", bound=_Dated)
+
+
+@dataclass
+class _Copy(Generic[Entry]):
+    entries: list[Entry]
+    whole: float  # since when nothing is missing; 0 where something may be
+    touched: float
+    size: int
+
+
+class _Copies(Generic[Entry]):
+    """Entries by key, those used last; bounded in number and in bytes."""
+
+    def __init__(self, most: int, ttl: float) -> None:
+        self._most = most
+        self._ttl = ttl
+        self._kept: OrderedDict[str, _Copy[Entry]] = OrderedDict()
+        self.size = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: str, since: float = 0.0) -> list[Entry] | None:
+        """What is kept, and has been whole since a moment of the monotonic clock or later."""
+        copy = self._kept.get(key)
+        if copy is None or copy.whole < since or copy.touched < time.monotonic() - self._ttl:
+            return None
+        return copy.entries
+
+    def keep(self, key: str, entries: list[Entry], whole: float) -> None:
+        self.drop(key)
+        size = ENTRY_BYTES + sum(ENTRY_BYTES + len(entry.encoded()) for entry in entries)
+        self._kept[key] = _Copy(entries, whole, time.monotonic(), size)
+        self.size += size
+        self._bound()
+
+    def add(self, key: str, entry: Entry, limit: int) -> None:
+        """Add to what is kept; the oldest beyond the limit goes."""
+        copy = self._kept.get(key)
+        now = time.monotonic()
+        if copy is None or copy.touched < now - self._ttl:
+            self.keep(key, [entry], 0.0)
+            return
+        size = ENTRY_BYTES + len(entry.encoded())
+        gone = copy.entries[: max(len(copy.entries) + 1 - limit, 0)]
+        # A new list, since the old one may be in use.
+        copy.entries = [*copy.entries[len(gone) :], entry]
+        copy.touched = now
+        size -= sum(ENTRY_BYTES + len(each.encoded()) for each in gone)
+        copy.size += size
+        self.size += size
+        self._kept.move_to_end(key)
+        self._bound()
+
+    def _bound(self) -> None:
+        """What was used longest ago goes."""
+        while self._kept and (len(self._kept) > self._most or self.size > MAX_BYTES):
+            self.drop(next(iter(self._kept)))
+
+    def drop(self, key: str) -> None:
+        copy = self._kept.pop(key, None)
+        if copy is not None:
+            self.size -= copy.size
+
+    def drop_all(self, begin: str) -> None:
+        """All whose keys begin so."""
+        for key in [key for key in self._kept if key.startswith(begin)]:
+            self.drop(key)
 
 
 class CacheManager:
-    """Conversations of the last `CONTEXT_TTL` seconds; how many exchanges of a user, the community says."""
+    """Conversations of the last `CONTEXT_TTL` seconds; how much of them, the community says."""
 
-    def __init__(self, valkey: Valkey, changes: Changes, ttl: float) -> None:
+    def __init__(self, valkey: Valkey, changes: Changes, tasks: Tasks, ttl: float) -> None:
         self._valkey = valkey
-        changes.listeners.append(self._hear)
-        self._forgotten: OrderedDict[str, float] = OrderedDict()
+        self._tasks = tasks
         self._ttl = ttl
-        self._memory: OrderedDict[UserKey, tuple[float, list[Exchange]]] = OrderedDict()
-        self._loading: dict[UserKey, asyncio.Future[list[Exchange]]] = {}
+        self._me = uuid4().hex
+        changes.listeners.append(self._hear_change)
+        self._forgotten: OrderedDict[str, float] = OrderedDict()
+        self._talks: _Copies[Exchange] = _Copies(MAX_USERS, ttl)
+        self._rings: _Copies[Heard] = _Copies(MAX_CHANNELS, ttl)
+        self._reading: dict[str, asyncio.Future[list[Any] | None]] = {}
+        self._unwritten: dict[str, tuple[list[Heard], int]] = {}
+        # Copies made before this instance heard of what others write are not trusted while Valkey can be asked.
+        self._trusted_since = 0.0 if not valkey.is_set else float("inf")
+        self._moment = 0
+
+    def open(self) -> None:
+        listener = self._valkey.listener(TOLD, self._hear_told, self._hear_gap)
+        if listener is not None:
+            self._tasks.repeat(listener.connect, listener.hear, "listen for what others write")
+
+    @property
+    def size(self) -> int:
+        """Bytes of texts in memory, about."""
+        return self._talks.size + self._rings.size
+
+    # --- what a user said and was answered
 
     async def history(self, user: UserKey, limit: int) -> list[Exchange]:
         """The user's last exchanges in this community, oldest first."""
-        if not limit:
-            return []
-        known = self._known(user)
-        if known is None:
-            self.expect(user)
-            known = await asyncio.shield(self._loading[user])
-        return known[-limit:]
+        return (await self._read(str(user), self._talks, self._read_talk))[-limit:] if limit else []
 
-    def expect(self, user: UserKey) -> None:
-        """Begin to read what is known of a user, whose history is asked for soon."""
-        if user not in self._loading and self._known(user) is None:
-            loading = self._loading[user] = asyncio.ensure_future(self._load(user))
-            loading.add_done_callback(lambda _: self._loading.pop(user))
+    def expect(self, user: UserKey, channel: ChannelKey | None) -> None:
+        """Begin to read what is known of a user and a channel, which is asked for soon."""
+        self._begin(str(user), self._talks, self._read_talk)
+        if channel is not None:
+            self._begin(str(channel), self._rings, self._read_ring)
 
-    async def _load(self, user: UserKey) -> list[Exchange]:
-        exchanges = await self._read(user)
-        if exchanges is None:
-            return []  # and not kept: Valkey may have more once it is back
-        self._keep(user, exchanges)
-        return exchanges
+    async def remember(self, user: UserKey, exchange: Exchange, since: float, limit: int) -> list[Exchange]:
+        """Add an exchange that began at `since`, in its place by when it was said; what goes for it, beyond the limit.
 
-    def _known(self, user: UserKey) -> list[Exchange] | None:
-        until, exchanges = self._memory.get(user, (0.0, []))
-        return exchanges if until > time.monotonic() else None
-
-    async def remember(self, user: UserKey, exchange: Exchange, since: float, limit: int) -> None:
-        """Add an exchange that began at `since`; the oldest one beyond the limit goes."""
+        Twice the same is once.
+        """
         if not limit or self._forgotten.get(str(user), 0.0) > since:
-            return
-        exchange = Exchange(exchange.said[:MAX_TEXT], exchange.answered[:MAX_TEXT])
+            return []
+        exchange = exchange.cut()
         await self.history(user, limit)
         # Read again without waiting in between, so that two answers in flight both stay.
-        _, known = self._memory.get(user, (0.0, []))
-        self._keep(user, [*known, exchange][-limit:])
-        await self._write(user, exchange, limit)
+        known = self._talks.get(str(user)) or []
+        ordered = sorted({*known, exchange}, key=lambda each: each.at)
+        self._talks.keep(str(user), ordered[-limit:], time.monotonic())
+        await self._write_talk(str(user), ordered[-limit:], limit)
+        return ordered[:-limit]
+
+    # --- what is said in a channel
+
+    def hear(self, channel: ChannelKey, heard: Heard, limit: int) -> None:
+        """A message in a channel: the newest `limit` are kept. Written soon, together with what follows."""
+        key = str(channel)
+        heard = heard.cut()
+        known = self._rings.get(key) or []
+        if any(line.said == heard.said and line.user_id == heard.user_id for line in known[-SAME_LINES:]):
+            return  # sent twice, or spam
+        self._rings.add(key, heard, limit)
+        if not self._valkey.is_set:
+            return
+        if not self._unwritten:
+            self._tasks.spawn(self._write_rings(), "write what was heard")
+        lines, _ = self._unwritten.setdefault(key, ([], limit))
+        lines.append(heard)
+        del lines[:-limit]
+        self._unwritten[key] = lines, limit
+
+    async def heard(self, channel: ChannelKey, limit: int) -> list[Heard]:
+        """The newest messages in a channel, oldest first."""
+        return (await self._read(str(channel), self._rings, self._read_ring))[-limit:] if limit else []
+
+    async def unhear(self, channel: ChannelKey, event_id: str | None, user_id: str | None) -> None:
+        """Let go of a message that was deleted, or of all that a banned user wrote."""
+        key = str(channel)
+
+        def gone(line: Heard) -> bool:
+            return bool(line.user_id == user_id if user_id else line.event_id and line.event_id == event_id)
+
+        await self._write_rings(at_once=True)
+        lines = await self._read_ring(key) or self._rings.get(key) or []
+        with contextlib.suppress(ValkeyAway):
+            for line in filter(gone, lines):
+                await self._valkey.run(lambda client, line=line: client.lrem(key, 0, line.encoded()))  # type: ignore[misc]
+            await self._valkey.run(lambda client: client.publish(TOLD, f"{self._me} {key}"))
+        if self._rings.get(key) is not None:
+            self._rings.keep(key, [line for line in lines if not gone(line)], time.monotonic())
+
+    # --- forgetting
 
     def change_of(self, user: UserKey) -> str:
         """What to tell every instance when a user is forgotten."""
         return f"{FORGOTTEN}:{user}"
 
     async def forget(self, user: UserKey) -> None:
-        """Let go of what is kept for all instances."""
+        """Let go of what is kept for all instances: the user's talk, and recent chat, where their words may stand."""
+        rings = str(ChannelKey(user.community_id, ""))
+        self._unwritten = {key: lines for key, lines in self._unwritten.items() if not key.startswith(rings)}
+
+        async def delete(client: Redis) -> None:
+            keys = [key async for key in client.scan_iter(match=f"{_literal(rings)}*", count=1_000)]
+            for key in (str(user), f"{user}:earlier", *keys):
+                await client.delete(key)
+
         with contextlib.suppress(ValkeyAway):
-            await self._valkey.run(lambda client: client.delete(str(user)))
+            await self._valkey.run(delete)
 
-    def _hear(self, what: str) -> None:
-        """A user is forgotten: what is kept here goes, and what was begun before is not kept any more."""
-        kind, _, name = what.partition(":")
-        if kind != FORGOTTEN:
+    # --- how
+
+    async def _read(self, key: str, copies: _Copies[Entry], load: Callable[[str], Any]) -> list[Entry]:
+        known = copies.get(key, self._trusted_since)
+        if known is None:
+            self._begin(key, copies, load)
+            reading = self._reading[key]
+            known = await asyncio.shield(reading)
+        # Away: what memory has is all there is.
+        return known if known is not None else copies.get(key) or []
+
+    def _begin(self, key: str, copies: _Copies[Entry], load: Callable[[str], Any]) -> None:
+        if key in self._reading or copies.get(key, self._trusted_since) is not None:
             return
-        for user in [user for user in self._memory if str(user) == name]:
-            del self._memory[user]
-        self._forgotten[name] = time.monotonic()
-        while len(self._forgotten) > MAX_USERS:
-            self._forgotten.popitem(last=False)
+        reading = self._reading[key] = asyncio.ensure_future(self._load(key, copies, load))
+        reading.add_done_callback(lambda _: self._reading.pop(key, None))
 
-    def _keep(self, user: UserKey, exchanges: list[Exchange]) -> None:
-        self._memory[user] = (time.monotonic() + self._ttl, exchanges)
-        self._memory.move_to_end(user)
-        if len(self._memory) > MAX_USERS:
-            self._memory.popitem(last=False)
+    async def _load(self, key: str, copies: _Copies[Entry], load: Callable[[str], Any]) -> list[Entry] | None:
+        """What Valkey has, kept unless it may be old already; None while it is away."""
+        moment, began = self._moment, time.monotonic()
+        found: list[Entry] | None = await load(key)
+        if found is None or moment != self._moment:
+            return found
+        # And what was told here while Valkey was away, or what it has lost.
+        merged = sorted({*found, *(copies.get(key) or ())}, key=lambda each: each.at)
+        copies.keep(key, merged, began)
+        return merged
 
-    async def _read(self, user: UserKey) -> list[Exchange] | None:
-        """What Valkey has, or None while it is away."""
+    async def _read_talk(self, key: str) -> list[Exchange] | None:
         if not self._valkey.is_set:
-            return []
+            return self._talks.get(key) or []
         try:
-            entries = await self._valkey.run(lambda client: client.lrange(str(user), -MAX_EXCHANGES, -1))
+            entries = await self._valkey.run(lambda client: client.zrange(key, -MAX_EXCHANGES, -1))
         except ValkeyAway:
             return None
-        return [Exchange(**json.loads(entry)) for entry in entries]
+        return [Exchange.decoded(str(entry)) for entry in entries]
 
-    async def _write(self, user: UserKey, exchange: Exchange, limit: int) -> None:
-        entry = json.dumps({"said": exchange.said, "answered": exchange.answered}, ensure_ascii=False)
+    async def _write_talk(self, key: str, exchanges: list[Exchange], limit: int) -> None:
+        """All that is known, so that what Valkey has lost is there again."""
+        scores = {exchange.encoded(): exchange.at for exchange in exchanges}
 
         async def write(client: Redis) -> None:
             async with client.pipeline(transaction=True) as pipe:
-                pipe.rpush(str(user), entry)
-                pipe.ltrim(str(user), -limit, -1)
-                pipe.pexpire(str(user), int(self._ttl * 1000))
+                pipe.zadd(key, scores)
+                pipe.zremrangebyrank(key, 0, -limit - 1)
+                pipe.pexpire(key, int(self._ttl * 1000))
+                pipe.publish(TOLD, f"{self._me} {key}")
                 await pipe.execute()
 
         with contextlib.suppress(ValkeyAway):
             await self._valkey.run(write)
+
+    async def _read_ring(self, key: str) -> list[Heard] | None:
+        unwritten, _ = self._unwritten.get(key, ([], 0))
+        if not self._valkey.is_set:
+            return self._rings.get(key) or []
+        try:
+            entries = await self._valkey.run(lambda client: client.lrange(key, 0, -1))
+        except ValkeyAway:
+            return None
+        return sorted({*map(Heard.decoded, entries), *unwritten}, key=lambda line: line.at)
+
+    async def _write_rings(self, *, at_once: bool = False) -> None:
+        if not at_once:
+            await asyncio.sleep(GATHER_SECONDS)
+        unwritten, self._unwritten = self._unwritten, {}
+        if not unwritten:
+            return
+
+        async def write(client: Redis) -> None:
+            async with client.pipeline(transaction=False) as pipe:
+                for key, (lines, limit) in unwritten.items():
+                    pipe.rpush(key, *(line.encoded() for line in lines))
+                    pipe.ltrim(key, -limit, -1)
+                    pipe.pexpire(key, int(self._ttl * 1000))
+                    pipe.publish(TOLD, f"{self._me} {key}")
+                await pipe.execute()
+
+        with contextlib.suppress(ValkeyAway):
+            await self._valkey.run(write)
+
+    def _hear_told(self, message: str) -> None:
+        """Another instance has written something: what is kept of it here is old."""
+        who, _, key = message.partition(" ")
+        if who != self._me:
+            self._moment += 1
+            self._talks.drop(key)
+            self._rings.drop(key)
+
+    def _hear_gap(self, *, connected: bool) -> None:
+        self._trusted_since = time.monotonic() if connected else float("inf")
+
+    def _hear_change(self, what: str) -> None:
+        """A user is forgotten: what is kept here goes, and what was begun before is not kept any more."""
+        kind, _, name = what.partition(":")
+        if kind != FORGOTTEN:
+            return
+        self._moment += 1
+        self._talks.drop(name)
+        self._rings.drop_all(name.partition(":talk:")[0] + ":heard:")
+        self._forgotten[name] = time.monotonic()
+        while len(self._forgotten) > MAX_USERS:
+            self._forgotten.popitem(last=False)
+
+
+def _literal(text: str) -> str:
+    """As a pattern of Valkey's that matches it alone."""
+    return "".join(f"\\{sign}" if sign in "*?[]\\" else sign for sign in text)
+
+
+def without(lines: Iterable[Heard], user_id: str, said: Iterable[str]) -> list[Heard]:
+    """The lines but for those of a user's that are told otherwise."""
+    told = {text[:MAX_LINE] for text in said}
+    return [line for line in lines if line.user_id != user_id or line.said not in told]

@@ -115,6 +115,15 @@ class Communities:
         entity = self._entities.get(entity_id)
         return entity.live if entity else None
 
+    async def id_of(self, entity_id: str) -> UUID | None:
+        """The community of a channel, if it has one. Raises DatabaseUnavailable."""
+        known = self._entities.get(entity_id)
+        if known is not None:
+            return known.community_id
+        async with self._database.connection() as connection:
+            row = (await self._select(connection, [entity_id])).get(entity_id)
+        return row["community_id"] if row else None
+
     async def get(self, community_id: UUID) -> Community | None:
         """A community. Raises DatabaseUnavailable."""
         known = self._known.get(community_id)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from config import Settings
 from providers.base import Message
 from services.ai_service import AIService, NoAnswer
 from services.budgets import Budgets, Step
-from services.cache_manager import CacheManager, UserKey
+from services.cache_manager import CacheManager, ChannelKey, UserKey, without
 from services.communities import Community
 from services.interactions import Interaction, Reply
 from services.ledger import Account
 from services.logs import Log
-from services.prompts import build_prompt
-from services.replies import Manner, canned_text, fit, manner_of
+from services.occasions import Occasion, occasion_of
+from services.prompts import Prompt, build_prompt
+from services.replies import Manner, fit, manner_of, reworded
+from services.speech import looks_back
+from services.triggers import TALK
 
 EXPIRED = "expired"
 SUPPRESSED = "suppressed"
@@ -23,11 +27,15 @@ SUPPRESSED = "suppressed"
 
 @dataclass
 class Making:
-    """How a reply came to be: the budget's step, what the model was told, and for how many ms it was waited for."""
+    """How a reply came to be: the budget's step, what the model was told, and for how many ms it was waited for.
+
+    `others` are texts that may be said in its place.
+    """
 
     step: Step = Step.WHOLE
     messages: tuple[Message, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
+    others: Iterator[str] = field(default_factory=lambda: iter(()))
 
 
 class NoReply(Exception):
@@ -50,22 +58,21 @@ class Composer:
         self._log = log
 
     async def compose(self, item: Interaction, community: Community, account: Account, making: Making) -> Reply:
-        """A model's reply, or the canned one when none answers. Raises NoReply."""
+        """A model's reply, or a canned one when none answers. Raises NoReply."""
         if item.age > self._settings.reply_ttl:
             raise NoReply(EXPIRED, "reply_ttl")
         manner = manner_of(item.event, community.settings)
-        prefix = manner.prefix
-        canned = fit(canned_text(item.event, item.trigger), manner)
+        occasion = occasion_of(item.event, item.trigger, item.gathered)
         if item.attempts > self._settings.max_attempts:
-            return Reply(canned, prefix, fallback=True, reason="attempts_exhausted")
+            return _canned(occasion, manner, making, "attempts_exhausted")
         making.step = await self._budgets.step(community)
         if making.step is Step.SILENT:
             raise NoReply(SUPPRESSED, making.step)
         if making.step is Step.CANNED:
             if account.interaction_id is not None:  # and not only tried out
                 self._ai.ledger.note_canned(account)
-            return Reply(canned, prefix, fallback=True, reason=making.step)
-        return await self._ask(item, community, account, making, manner, canned)
+            return _canned(occasion, manner, making, making.step)
+        return await self._ask(item, community, account, making, manner, occasion)
 
     async def _ask(
         self,
@@ -74,32 +81,63 @@ class Composer:
         account: Account,
         making: Making,
         manner: Manner,
-        canned: str,
+        occasion: Occasion,
     ) -> Reply:
-        settings, prefix = community.settings, manner.prefix
-        history = await self._cache.history(user_of(item), settings.remembered)
-        prompt = build_prompt(settings, item.event, item.trigger, history)
+        prompt = await self._prompt(item, community, occasion)
         small = making.step is Step.SMALL
         chain = await self._ai.chains.of(community, small=small)
-        making.messages = prompt.messages(examples=chain[0].link.provider.needs_examples)
         began = time.monotonic()
         try:
             answer = await self._ai.answer(prompt, chain, self._settings.reply_ttl - item.age, account)
         except NoAnswer as error:
             if item.age > self._settings.reply_ttl:
                 raise NoReply(EXPIRED, "reply_ttl") from None
+            making.messages = error.messages
             self._log.error("interaction.fallback", f"no provider answered ({error.reason})", result="FALLBACK")
-            return Reply(canned, prefix, fallback=True, reason=error.reason)
+            return _canned(occasion, manner, making, error.reason)
         finally:
             making.timings["provider"] = round((time.monotonic() - began) * 1000, 1)
+        making.messages = answer.messages
         text = fit(answer.text, manner)
         by = answer.provider, answer.model, answer.prompt_tokens, answer.completion_tokens
         if not text:
-            return Reply(canned, prefix, True, "empty_reply", *by)
+            return _canned(occasion, manner, making, "empty_reply", *by)
+        making.others = reworded(text, item.event.name, manner)
         reasons = [reason for reason in (making.step if small else None, answer.passed_over) if reason]
-        return Reply(text, prefix, False, ", ".join(reasons) or None, *by)
+        return Reply(text, manner.prefix, False, ", ".join(reasons) or None, *by)
+
+    async def _prompt(self, item: Interaction, community: Community, occasion: Occasion) -> Prompt:
+        """With what was said before, by the user and in the channel."""
+        settings, event = community.settings, item.event
+        history = await self._cache.history(user_of(item), settings.remembered)
+        heard = []
+        if channel := channel_of(item, community):
+            lines = await self._cache.heard(channel, settings.heard)
+            heard = without(lines, event.user_id, [event.message_content, *(each.said for each in history)])
+        return build_prompt(settings, event, occasion, history, heard)
+
+
+def _canned(
+    occasion: Occasion,
+    manner: Manner,
+    making: Making,
+    reason: str,
+    *by: str | int | None,
+) -> Reply:
+    """The best canned text; the others may take its place."""
+    texts = [text for line in occasion.canned if (text := fit(line, manner))]
+    making.others = iter(texts[1:])
+    provider, model, *tokens = by or (None, None, None, None)
+    return Reply(texts[0] if texts else "", manner.prefix, True, reason, provider, model, *tokens)  # type: ignore[arg-type]
 
 
 def user_of(item: Interaction) -> UserKey:
     """Whose conversation an interaction is part of."""
     return UserKey(item.community_id, item.event.platform, item.event.user_id)
+
+
+def channel_of(item: Interaction, community: Community) -> ChannelKey | None:
+    """The channel whose recent chat an interaction is about; None where it is not."""
+    if item.trigger.type not in TALK or not community.settings.heard or not looks_back(item.event.message_content):
+        return None
+    return ChannelKey(item.community_id, item.event.entity_id)

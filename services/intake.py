@@ -8,10 +8,11 @@ import time
 from dataclasses import dataclass
 from uuid import UUID
 
+from services.cache_manager import CacheManager, ChannelKey, Heard
 from services.commands import read_command
 from services.communities import Communities, Community, UnknownEntity
 from services.contents import Contents
-from services.events import ChatEvent
+from services.events import CHAT, ChatEvent
 from services.group_commit import GroupCommit
 from services.hashing import Hashing
 from services.ids import new_id
@@ -59,6 +60,7 @@ class Intake:
         hashing: Hashing,
         communities: Communities,
         limits: Limits,
+        cache: CacheManager,
         contents: Contents,
         interactions: Interactions,
         worker: Worker,
@@ -68,6 +70,7 @@ class Intake:
     ) -> None:
         self._communities = communities
         self._limits = limits
+        self._cache = cache
         self._contents = contents
         self._interactions = interactions
         self._worker = worker
@@ -98,6 +101,8 @@ class Intake:
             community = communities.get(event.entity_id)
             results.append(_NOTHING if community else UnknownEntity(event.entity_id))
             trigger = self._trigger(event, community) if community else None
+            if community and community.settings.heard and event.message_type == CHAT:
+                self._hear(event, community)
             if community and trigger:
                 item = Interaction(new_id(), community.community_id, event, trigger, received, request_id=request_id)
                 entries[number] = self._entry(item, community, event.event_id or dedupe_id)
@@ -110,6 +115,11 @@ class Intake:
             for (number, entry), repeat in zip(entries.items(), repeats, strict=True):
                 results[number] = self._result(entry, repeat)
         return results
+
+    def _hear(self, event: ChatEvent, community: Community) -> None:
+        """Take a message into what is known of the recent chat of its channel."""
+        heard = Heard(event.user_id, event.name, event.message_content, time.time(), event.event_id or "")
+        self._cache.hear(ChannelKey(community.community_id, event.entity_id), heard, community.settings.heard)
 
     def _trigger(self, event: ChatEvent, community: Community) -> Trigger | None:
         """Why an event is answered; a command is, also by a co-host that is off."""
@@ -208,6 +218,9 @@ class Intake:
         Raises DatabaseUnavailable.
         """
         cancelled = await self._interactions.cancel(entity_id, event_id, user_id)
+        community_id = await self._communities.id_of(entity_id)
+        if community_id is not None:
+            await self._cache.unhear(ChannelKey(community_id, entity_id), event_id, user_id)
         self._metrics.events.labels("suppressed").inc(len(cancelled))
         for interaction_id in cancelled:
             self._log.audit("interaction.suppressed", "cancelled by the router", interaction=str(interaction_id))

@@ -61,6 +61,7 @@ class Interaction:
     request_id: str | None = None
     reply: Reply | None = None
     answered: float = 0.0
+    gathered: int = 0  # how many events it stands for; 0 where that was not asked yet
     held_back: asyncio.Future[str | None] | None = None  # the limit that holds it back after all, once it is known
 
     @property

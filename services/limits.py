@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from services.changes import Changes
 from services.events import ChatEvent
 from services.settings import CommunitySettings
-from services.triggers import COMMAND, Trigger
+from services.triggers import COMMAND, EVENT, Trigger
 from services.valkey import Valkey, ValkeyAway
 
 MAX_COUNTED = 50_000
@@ -74,7 +74,7 @@ def limits_of(community_id: UUID, settings: CommunitySettings, event: ChatEvent,
         Limit("channel_limit", channel, settings.channel_replies, settings.channel_seconds),
         Limit("community_limit", f"{base}all", settings.community_replies, settings.community_seconds),
     ]
-    if trigger.type != "event":
+    if trigger.type != EVENT:
         found.append(Limit("user_cooldown", user, 1, settings.user_cooldown))
     if trigger.type == "greeting":
         found.append(Limit("greeting_cooldown", f"{user}:greeting", 1, settings.greeting_cooldown))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import regex
 
 from services.events import ChatEvent
 from services.settings import CommunitySettings
-from services.triggers import Trigger
+from services.texts import fold, head, without_tokens
 
 # Lengths: Twitch 500 characters (dev.twitch.tv/docs/api/reference#send-chat-message), Discord 2,000 UTF-16 units
 # (discord.com/developers/docs/resources/message), Slack 4,000 (advised in its RTM docs), YouTube 200 (what its chat box
@@ -43,11 +43,6 @@ _UNSEEN = regex.compile(
 )
 # What models leak of their own making: thoughts, special tokens, role labels, what they are.
 _THOUGHT = regex.compile(r"<think>.*?</think>", regex.I | regex.S)
-_TOKENS = regex.compile(
-    r"<\|(?:im_start|start_header_id)\|>\s*\w*|<start_of_turn>\w*|<\|[^|<>]{0,40}\|>|<｜[^｜<>]{0,40}｜>"
-    r"|</?(?:s|think|assistant|system|user|eos|bos|end_of_turn|pad|unk)>|\[/?INST\]|<</?SYS>>",
-    regex.I,
-)
 _LABEL = regex.compile(r"^\W*(?:assistant|user|ai|bot|co-?host)\W{0,3}:\W{0,3}", regex.I)
 _AS_AN_AI = regex.compile(
     r"(?:^|(?<=[.!?]\s))as an? (?:ai|artificial intelligence|(?:large )?language model)"
@@ -188,7 +183,6 @@ _HOST = regex.compile(r"(?:[a-z][a-z0-9+.\-]*://)?([^/?#]*)", regex.I)
 _HOST_NAME = regex.compile(r"[\p{L}\p{N}.\-]+(?::\d{1,5})?")
 _SPACES = regex.compile(r"\s+")
 _LINES = regex.compile(r"[ \t]*\n(?:[ \t]*\n)+")
-_GRAPHEME = regex.compile(r"\X")
 _SENTENCE = regex.compile(r"[.!?…؟۔।][\"”»)\]]*(?=\s|$)|[。！？][」』）]*")
 # Commands of Twitch (dev.twitch.tv/docs/irc/chat-commands), Discord, Slack and most bots begin with one of these.
 _SIGNS = frozenset("/.!\\")
@@ -227,6 +221,13 @@ def fit(text: str, manner: Manner) -> str:
     return ""
 
 
+def reworded(text: str, name: str, manner: Manner) -> Iterator[str]:
+    """The same in other words, as far as that can be done without a model."""
+    for other in (f"{name}: {text}", f"{text} ({name})", f"{name}, {text}"):
+        if (fitting := fit(other, manner)) and fitting != text:
+            yield fitting
+
+
 def fit_prefix(prefix: str) -> str:
     """What is put before every reply, without what would make a command or a second line of it."""
     return _without_signs(_SPACES.sub(" ", _UNSEEN.sub("", prefix)))
@@ -247,7 +248,7 @@ def _clean(text: str, manner: Manner) -> str:
 
 
 def _without_artefacts(text: str) -> str:
-    text = _TOKENS.sub("", _THOUGHT.sub("", text))
+    text = without_tokens(_THOUGHT.sub("", text))
     text = _AS_AN_AI.sub("", _LABEL.sub("", text)).strip()
     while len(text) > 1 and text[-1] == _QUOTES.get(text[0]) and text.count(text[0]) <= 2 and text.count(text[-1]) <= 2:
         text = text[1:-1].strip()
@@ -353,7 +354,7 @@ def _told(system: str) -> tuple[int, frozenset[str]]:
 
 
 def _letters(text: str) -> str:
-    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
+    return "".join(filter(str.isalnum, fold(text)))
 
 
 def _shorten(text: str, manner: Manner) -> str:
@@ -361,7 +362,7 @@ def _shorten(text: str, manner: Manner) -> str:
     room = manner.limit - _length(manner.prefix, manner)
     if _length(text, manner) <= room:
         return text
-    kept = _head(text, room - 1, manner)
+    kept = head(text, room - 1, lambda part: _length(part, manner))
     ends = [found.end() for found in _SENTENCE.finditer(text) if found.end() <= len(kept)]
     if ends and ends[-1] * 2 >= len(kept):
         return kept[: ends[-1]]
@@ -370,45 +371,9 @@ def _shorten(text: str, manner: Manner) -> str:
     return cut + ELLIPSIS if cut else ""
 
 
-def _head(text: str, room: int, manner: Manner) -> str:
-    """As many whole characters, as people see them (UAX #29), as there is room for."""
-    kept, used = [], 0
-    for found in _GRAPHEME.finditer(text):
-        used += _length(found[0], manner)
-        if used > room:
-            break
-        kept.append(found[0])
-    return "".join(kept)
-
-
 def _length(text: str, manner: Manner) -> int:
     """In code points, or as Discord counts in UTF-16 units."""
     return len(text.encode("utf-16-le")) // 2 if manner.platform == "discord" else len(text)
-
-
-_LATER = "I can't think clearly right now, please ask me again in a bit."
-_CANNED = {
-    "greeting": "Hello {name}!",
-    "farewell": "See you soon, {name}!",
-    "mention": f"Hi {{name}}! {_LATER}",
-    "custom": f"Hi {{name}}! {_LATER}",
-    "question": f"Good question, {{name}}! {_LATER}",
-    "subscription": "Thank you for the subscription, {name}!",
-    "gift_subscription": "Thank you for the gift, {name}!",
-    "follow": "Thank you for the follow, {name}!",
-    "donation": "Thank you for the donation, {name}!",
-    "cheer": "Thank you for the cheer, {name}!",
-    "raid": "Welcome, raiders! Thank you, {name}!",
-    "boost": "Thank you for the boost, {name}!",
-    "member_join": "Welcome, {name}!",
-    "event": "Thank you, {name}!",
-}
-
-
-def canned_text(event: ChatEvent, trigger: Trigger) -> str:
-    """What to say to this trigger without a model."""
-    kind = event.message_type if trigger.type == "event" else trigger.type
-    return _CANNED.get(kind, _CANNED["event"]).replace("{name}", event.name)
 
 
 def manner_of(event: ChatEvent, settings: CommunitySettings) -> Manner:

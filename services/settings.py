@@ -173,12 +173,18 @@ class CommunitySettings(BaseModel):
     context_history_limit: Annotated[int, Field(ge=0, le=100)] = Field(
         description="Exchanges of a user that a prompt shows."
     )
+    recent_chat: Annotated[int, Field(ge=0, le=100)] = Field(
+        description="Messages of a channel's recent chat that the prompt for a question shows; 0: none."
+    )
     store_content: bool = Field(
         description="Keep what was said and answered, sealed, for `retention_days`; off: only until it is answered."
     )
     retention_days: Annotated[int, Field(ge=1, le=3650)] = Field(description="See there.")
     user_cooldown: Span = Field(description="Seconds between two replies to one user; 0: none. Events do not count.")
     greeting_cooldown: Span = Field(description="Seconds until the same user is greeted again; 0: none.")
+    repeat_seconds: Span = Field(
+        description="Seconds in which a channel is not told the same text twice; 0: it may be."
+    )
     channel_replies: Count = Field(description="Replies in a channel in `channel_seconds`; 0: any number.")
     channel_seconds: Span = Field(description="See there.")
     community_replies: Count = Field(
@@ -200,6 +206,11 @@ class CommunitySettings(BaseModel):
     def remembered(self) -> int:
         """How many exchanges of a user are kept."""
         return self.context_history_limit if self.enable_chat_context else 0
+
+    @property
+    def heard(self) -> int:
+        """How many messages of a channel are kept."""
+        return self.recent_chat if self.enable_chat_context else 0
 
 
 def of_environment(settings: Settings) -> dict[str, Any]:
@@ -235,10 +246,12 @@ def of_environment(settings: Settings) -> dict[str, Any]:
         "quiet_until": 0,
         "enable_chat_context": settings.enable_chat_context,
         "context_history_limit": settings.context_history_limit,
+        "recent_chat": 20,
         "store_content": False,
         "retention_days": 30,
         "user_cooldown": 10.0,
         "greeting_cooldown": 1800.0,
+        "repeat_seconds": 30.0,
         "channel_replies": 20,
         "channel_seconds": 30.0,
         "community_replies": 60,

@@ -37,6 +37,7 @@ from services.logs import Log
 from services.metrics import Metrics
 from services.privacy import Privacy
 from services.rates import Rates
+from services.repeats import Repeats
 from services.retention import Retention
 from services.rotation import Rotation
 from services.router_service import DevRouter, HttpRouter
@@ -77,7 +78,7 @@ class Sidecast:
         self.vault = Vault(settings)
         self._hashing = Hashing(settings, self.vault, self.database, log)
         self._contents = Contents(self.vault, log)
-        self.cache = CacheManager(self.valkey, self.changes, settings.context_ttl)
+        self.cache = CacheManager(self.valkey, self.changes, self._tasks, settings.context_ttl)
         self.limits = Limits(self.valkey, self.changes)
         self.rates = Rates(self.valkey, settings.api_rate_limit)
         self.ledger = Ledger(self.database, log)
@@ -123,6 +124,7 @@ class Sidecast:
             self._leases,
             self.communities,
             self.cache,
+            Repeats(self.valkey),
             Commands(self.settings_store, self.privacy, self._hashing),
             composer,
             deliveries,
@@ -134,6 +136,7 @@ class Sidecast:
             self._hashing,
             self.communities,
             self.limits,
+            self.cache,
             self._contents,
             journal,
             self._worker,
@@ -147,6 +150,7 @@ class Sidecast:
         await self.open_database()
         await self.changes.open(self._tasks)
         await self.chains.open()
+        self.cache.open()
         self._leases.open(self._renewing)
         self._worker.open()
         self._retention.open(self._tasks)

@@ -7,9 +7,10 @@ who speaks when nobody asked is muted, who stays silent is forgiven. Texts are i
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from services.texts import fold
 
 LONGEST = 400  # characters that are looked at
 MAX_UNSPACED = 40
@@ -110,6 +111,18 @@ _SMALL_TALK = re.compile(
     r"(?:how (?:are|r) (?:you|u|ya|y'all|yall)(?: (?:doing|all|today|guys))*|how's it going|hows it going"
     r"|what's up|whats up)\W*"
 )
+_LOOKS_BACK = re.compile(
+    r"\b(?:he|she|they|him|her|them|everyone|everybody|someone|somebody|anyone|chat|people|guys|y'all"
+    r"|yall|dude|that guy)\b"
+    r".{0,60}\b(?:sa(?:y|id|ys|ying)|mean(?:s|t)?|ask(?:s|ed|ing)?|talk(?:s|ed|ing)?|wrote|writ\w+|tell"
+    r"|told|suggest\w*|laugh\w*)\b"
+    r"|\bdid (?!i\b|you\b|u\b|we\b)@?[\w-]+ (?:just )?(?:say|mean|ask|write|tell|suggest)\b"
+    r"|\b(?:what|did i|have i|i|just) (?:just )?(?:miss|missed|happened)\b"
+    r"|\b(?:catch me up|recap"
+    r"|sum(?:med)? up|tl;?dr|going on|happening)\b"
+    r"|\bwho (?:just )?(?:said|asked|wrote|told)\b"
+    r"|(?:さっき|今).{0,12}(?:言|話|誰)|(?:何|なん)て(?:言|い)|何の話|なんの話",
+)
 # Japanese, Chinese, Korean: what a sentence ends with that asks; that only wonders; and whole ones that are cries.
 _CJK_SENTENCE = re.compile(r"([^?!。、.・\s]+)[.・。、~〜ーw笑^)」】\s]*([?!]*)")
 _ASKS_CJK = re.compile(
@@ -183,7 +196,7 @@ class Phrases:
         self._by_first: dict[str, list[tuple[tuple[str, ...], str]]] = {}
         self._unspaced = []
         for word in words:
-            folded = unicodedata.normalize("NFKC", word).casefold()
+            folded = fold(word)
             if not _SPACED.search(folded):
                 self._unspaced.append((folded, word))
                 continue
@@ -253,6 +266,11 @@ def question(line: Line) -> Reading:
     if phrase:
         return Reading("question", "?" if line.asks else phrase)
     return Reading(None, why="it has a question mark, but asks nothing") if line.asks else NOTHING
+
+
+def looks_back(text: str) -> bool:
+    """Whether a message is about what others said in the chat of late: `what did he just say`."""
+    return bool(_LOOKS_BACK.search(fold(text[:LONGEST]).replace("’", "'")))
 
 
 def _sentences(line: Line) -> Iterator[tuple[tuple[str, ...], bool, int]]:

@@ -14,11 +14,15 @@ from services import speech
 from services.events import CHAT, ChatEvent
 from services.settings import FAREWELLS, GREETINGS, CommunitySettings, compile_pattern
 from services.speech import Phrases
+from services.texts import fold
 
 _ADDRESS = re.compile(r"\S+://\S+")
 
 
 COMMAND = "command"
+EVENT = "event"
+# Triggers whose answer may be about what was said in the channel.
+TALK = frozenset({"question", "mention", "custom"})
 QUESTION_MARK = "?"
 _GREETINGS, _FAREWELLS = frozenset(GREETINGS), frozenset(FAREWELLS)
 
@@ -58,7 +62,7 @@ class Triggers:
         self._greetings = Phrases(word for word in greeting_words if word in _GREETINGS)
         self._farewells = Phrases(word for word in farewell_words if word in _FAREWELLS)
         self._questions = QUESTION_MARK in question_words
-        self._own_name = _fold(settings.persona_name)
+        self._own_name = fold(settings.persona_name)
         self._patterns = [(pattern, compile_pattern(pattern)) for pattern in settings.custom_patterns]
         self._events = frozenset(settings.event_response_types) if settings.respond_to_events else frozenset[str]()
         self._bots = frozenset(name.casefold() for name in [*settings.bot_names, settings.persona_name] if name)
@@ -80,9 +84,9 @@ class Triggers:
         """The trigger of an event, or why there is none."""
         if event.message_type != CHAT:
             if event.message_type in self._events:
-                return Decision(Trigger("event", event.message_type))
+                return Decision(Trigger(EVENT, event.message_type))
             return Decision(None, "this type of event is not answered")
-        text = _fold(event.message_content)
+        text = fold(event.message_content)
         if "://" in text:
             text = _ADDRESS.sub(" ", text)
         for pattern, compiled in self._patterns:
@@ -116,7 +120,7 @@ class _Words:
     """Finds the first of some words as a whole word; a word of signs alone, such as `?`, is found anywhere."""
 
     def __init__(self, words: Iterable[str]) -> None:
-        self._spelling = {_fold(word): word for word in words}
+        self._spelling = {fold(word): word for word in words}
         longest_first = sorted(self._spelling, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(_bounded, longest_first))) if longest_first else None
 
@@ -134,7 +138,3 @@ def _bounded(word: str) -> str:
     if not any(map(str.isalnum, word)):
         return re.escape(word)
     return r"(?<![\w!])" + re.escape(word) + (r"(?!\w)" if word[-1:].isalnum() else "")
-
-
-def _fold(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from services.logs import Log
 
 MAX_CONNECTIONS = 20
 PAUSE_SECONDS = 1.0
+LISTEN_SECONDS = 5.0  # without a word; then it is asked for one
 
 Result = TypeVar("Result")
 
@@ -51,6 +53,10 @@ class Valkey:
         self._note_back()
         return result
 
+    def listener(self, channel: str, hear: Callable[[str], None], gap: Callable[..., None]) -> Listener | None:
+        """Hears what is published; None where there is no Valkey."""
+        return Listener(self._client, channel, hear, gap) if self._client is not None else None
+
     def script(self, text: str) -> Any:
         """A Lua script, to be called with the client of `run`."""
         return self._client.register_script(text) if self._client is not None else None
@@ -78,6 +84,56 @@ class Valkey:
             seconds = round(time.monotonic() - self._away_since, 1)
             self._away_since = None
             self._log.system("valkey.back", f"Valkey answers again after {seconds} s", result="SUCCESS")
+
+
+class Listener:
+    """Hears what is published on a channel, on a connection of its own; `gap` is told when that begins and ends."""
+
+    def __init__(self, client: Redis, channel: str, hear: Callable[[str], None], gap: Callable[..., None]) -> None:
+        self._pubsub = client.pubsub(ignore_subscribe_messages=True)
+        self._channel = channel
+        self._hear = hear
+        self._gap = gap
+        self._connected = False
+
+    async def connect(self) -> None:
+        """Listen, where it does not."""
+        if self._connected:
+            return
+        try:
+            async with asyncio.timeout(VALKEY_TIMEOUT):
+                await self._pubsub.subscribe(self._channel)
+        except (RedisError, OSError, TimeoutError):
+            await self._lose()
+        else:
+            self._connected = True
+            self._gap(connected=True)
+
+    async def hear(self) -> None:
+        """Hear until the connection breaks; then a second of pause."""
+        pinged = False
+        try:
+            while self._connected:
+                message = await self._pubsub.get_message(timeout=LISTEN_SECONDS)
+                if message is not None and message["type"] == "message":
+                    self._hear(str(message["data"]))
+                elif message is None and pinged:
+                    raise TimeoutError
+                elif message is None:
+                    await self._pubsub.ping()
+                pinged = message is None
+        except (RedisError, OSError, TimeoutError):
+            await self._lose()
+        except asyncio.CancelledError:
+            await self._lose()
+            raise
+        await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _lose(self) -> None:
+        self._connected = False
+        self._gap(connected=False)
+        with contextlib.suppress(RedisError, OSError):
+            await self._pubsub.aclose()  # type: ignore[no-untyped-call]
 
 
 def _connect(url: str) -> Redis:

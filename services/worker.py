@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
+import itertools
 import math
 import time
 from collections import Counter
+from collections.abc import Iterator
 from uuid import UUID
 
 from structlog.contextvars import bound_contextvars
 
 from config import Settings
-from services.cache_manager import CacheManager, Exchange
+from services.cache_manager import CacheManager, Exchange, UserKey
 from services.commands import Commands
 from services.communities import Communities, Community
 from services.composer import EXPIRED, Composer, Making, NoReply, user_of
@@ -30,7 +33,8 @@ from services.ledger import Account
 from services.logs import Log
 from services.metrics import Metrics
 from services.prompts import what_was_said
-from services.replies import fit, manner_of
+from services.repeats import Repeats
+from services.replies import fit, manner_of, reworded
 from services.tasks import Tasks
 from services.triggers import COMMAND
 
@@ -58,6 +62,7 @@ class Worker:
         leases: Leases,
         communities: Communities,
         cache: CacheManager,
+        repeats: Repeats,
         commands: Commands,
         composer: Composer,
         deliveries: Deliveries,
@@ -70,6 +75,7 @@ class Worker:
         self._leases = leases
         self._communities = communities
         self._cache = cache
+        self._repeats = repeats
         self._commands = commands
         self._composer = composer
         self._deliveries = deliveries
@@ -103,7 +109,7 @@ class Worker:
         self._busy[community_id] += 1
         if self._behind:
             self._others_at = time.monotonic()
-        self._cache.expect(user_of(item))
+        self._cache.expect(user_of(item), None)
         return True
 
     def release(self, community_id: UUID) -> None:
@@ -162,7 +168,7 @@ class Worker:
         making = Making(timings=timings)
         try:
             if item.trigger.type == COMMAND:
-                reply = await self._obey(item, community)
+                reply = await self._obey(item, community, making)
             else:
                 reply = await self._composer.compose(
                     item, community, Account(item.community_id, item.interaction_id), making
@@ -175,24 +181,62 @@ class Worker:
             await self._deliveries.end(item, "suppressed", held_back, timings)
             return None
         timings["answered"] = _ms(item.received)
-        if not await self._leases.persist(lambda: self._interactions.answer(item, reply, timings)):
-            self._log.info("interaction.lost_lease", "it was cancelled or another instance has it", result="DROPPED")
+        said = await self._commit(item, reply, making, community.settings.repeat_seconds)
+        if said is None:
             return None
-        if not reply.fallback and item.trigger.type != COMMAND:
-            exchange = Exchange(what_was_said(item.event), reply.text)
-            remembering = self._cache.remember(user, exchange, item.received, community.settings.remembered)
+        if not said.fallback and item.trigger.type != COMMAND:
+            exchange = Exchange(what_was_said(item.event), said.text, item.event.name, time.time() - item.age)
+            remembering = self._remember(user, exchange, item.received, community.settings.remembered)
             self._tasks.spawn(remembering, "remember")
-        return dataclasses.replace(item, reply=reply, deliveries=1, answered=time.monotonic())
+        return dataclasses.replace(item, reply=said, deliveries=1, answered=time.monotonic())
 
-    async def _obey(self, item: Interaction, community: Community) -> Reply:
+    async def _commit(self, item: Interaction, reply: Reply, making: Making, seconds: float) -> Reply | None:
+        """Commit the reply, in other words where its channel was told the same of late; None where that cannot be."""
+        texts = itertools.chain([reply.text], making.others)
+        while (found := self._next_text(item, reply, texts, seconds)) is not None:
+            said, key = found
+            claim = asyncio.ensure_future(self._repeats.claim(key, item.interaction_id, seconds)) if key else None
+            try:
+                write = functools.partial(self._interactions.answer, item, said, making.timings)
+                if not await self._leases.persist(write):
+                    message = "it was cancelled or another instance has it"
+                    self._log.info("interaction.lost_lease", message, result="DROPPED")
+                    return None
+                if claim is None or await claim:
+                    return said
+            finally:
+                if claim is not None:
+                    claim.cancel()
+        await self._deliveries.end(item, "suppressed", "repeat", making.timings)
+        return None
+
+    def _next_text(
+        self, item: Interaction, reply: Reply, texts: Iterator[str], seconds: float
+    ) -> tuple[Reply, str | None] | None:
+        """The first of some texts that its channel was not told, as far as is known here, and what claims it."""
+        for text in texts:
+            said = dataclasses.replace(reply, text=text)
+            if not seconds:
+                return said, None
+            entity_id, whole = item.event.entity_id, said.prefix + said.text
+            key = self._repeats.take(item.community_id, entity_id, whole, item.interaction_id, seconds)
+            if key is not None:
+                return said, key
+        return None
+
+    async def _remember(self, user: UserKey, exchange: Exchange, since: float, limit: int) -> None:
+        await self._cache.remember(user, exchange, since, limit)
+
+    async def _obey(self, item: Interaction, community: Community, making: Making) -> Reply:
         """Do what a moderator asks; what to say to it. Raises NoReply."""
         manner = manner_of(item.event, community.settings)
         if item.age > self._settings.reply_ttl:
             raise NoReply(EXPIRED, "reply_ttl")
         if item.attempts > self._settings.max_attempts:
             return Reply(fit(UNDONE, manner), manner.prefix, fallback=True, reason="attempts_exhausted")
-        said = await self._commands.run(item.event, community)
-        return Reply(fit(said, manner), manner.prefix)
+        said = fit(await self._commands.run(item.event, community), manner)
+        making.others = reworded(said, item.event.name, manner)
+        return Reply(said, manner.prefix)
 
     async def _claim_waiting(self) -> None:
         """Fill the free slots from the journal, in turns between communities."""

@@ -102,7 +102,9 @@ class Service:
 
 
 # What tests post has nothing of a chat's pace; those of limits set their own.
-NO_LIMITS = dict.fromkeys(("user_cooldown", "greeting_cooldown", "channel_replies", "community_replies"), 0)
+NO_LIMITS = dict.fromkeys(
+    ("user_cooldown", "greeting_cooldown", "channel_replies", "community_replies", "repeat_seconds"), 0
+)
 
 MakeService = Callable[..., Awaitable[Service]]
 

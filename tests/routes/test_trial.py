@@ -38,7 +38,7 @@ async def test_a_reply_comes_with_its_whole_trace_and_nothing_is_left(
         assert trace["tokens"] == {"prompt": 7, "completion": 4}
         assert trace["prompt"] == stub.requests[-1]["messages"]
         assert "Otto" in trace["prompt"][0]["content"]
-        assert trace["prompt"][-1] == {"role": "user", "content": "anna: who are you?"}
+        assert trace["prompt"][-1] == {"role": "user", "content": '<message from="anna">\nwho are you?\n</message>'}
         assert 0 < trace["timings"]["provider"] <= trace["timings"]["total"]
         assert len((await tried(service, message="who are you?", community_id=mine))["prompt"]) == 2, "no history"
     assert await database.fetchval("select count(*) from interactions") == before

@@ -78,8 +78,8 @@ async def test_only_the_last_exchanges_are_shown(make_service: MakeService, redi
         await service.answered(**ANNA, message_content=f"hello number {number}")
     shown = [number for number in range(4) if f"user: ann: hello number {number}\n" in f"{recorder.prompts[-1]}\n"]
     assert shown == [1, 2, 3]
-    [key] = await redis.keys("*")
-    assert await redis.llen(key) == 2
+    [key] = await redis.keys("*:talk:*")
+    assert await redis.zcard(key) == 2
     assert 0 < await redis.pttl(key) <= 1_800_000
 
 

@@ -202,7 +202,8 @@ async def look_in_database(
 
 def look_in_memory(service: Service, seen: Sightings, numbers: dict[UUID, int]) -> None:
     sidecast = service.sidecast
-    kept: list[tuple[UUID, Any]] = [(user.community_id, known) for user, known in sidecast.cache._memory.items()]
+    copies = [*sidecast.cache._talks._kept.items(), *sidecast.cache._rings._kept.items()]
+    kept: list[tuple[UUID, Any]] = [(UUID(key.partition("{")[2].partition("}")[0]), copy) for key, copy in copies]
     kept += sidecast.communities._known.items()
     kept += [(key, [choice.model for choice in chain]) for key, (_, chain) in sidecast.chains._of.items()]
     for community_id, known in kept:
