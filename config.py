@@ -303,8 +303,18 @@ class Settings(BaseSettings):
     )
     respond_to_events: bool = Field(True, description="Answer events (follows, raids, …) as well as chat.")
     event_response_types: Words = Field(
-        ("subscription", "gift_subscription", "follow", "donation", "cheer", "raid", "boost", "member_join"),
+        (
+            *("subscription", "gift_subscription", "resub", "resubscription", "follow", "donation", "cheer", "raid"),
+            *("boost", "member_join"),
+        ),
         description="Events that are answered.",
+    )
+    gather_seconds: float = Field(
+        2,
+        ge=0,
+        le=60,
+        description="Seconds that a follow, a subscription or a gift waits for others, to be answered with them as "
+        "one; 0: each by itself.",
     )
     bot_names: Words = Field(
         (

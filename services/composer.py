@@ -62,7 +62,7 @@ class Composer:
         if item.age > self._settings.reply_ttl:
             raise NoReply(EXPIRED, "reply_ttl")
         manner = manner_of(item.event, community.settings)
-        occasion = occasion_of(item.event, item.trigger, item.gathered)
+        occasion = occasion_of(item.event, item.trigger, item.gathered or 0)
         if item.attempts > self._settings.max_attempts:
             return _canned(occasion, manner, making, "attempts_exhausted")
         making.step = await self._budgets.step(community)

@@ -13,6 +13,7 @@ from services.commands import read_command
 from services.communities import Communities, Community, UnknownEntity
 from services.contents import Contents
 from services.events import CHAT, ChatEvent
+from services.gathering import gathers
 from services.group_commit import GroupCommit
 from services.hashing import Hashing
 from services.ids import new_id
@@ -67,7 +68,9 @@ class Intake:
         tasks: Tasks,
         metrics: Metrics,
         log: Log,
+        gather_seconds: float,
     ) -> None:
+        self._gather_seconds = gather_seconds
         self._communities = communities
         self._limits = limits
         self._cache = cache
@@ -109,7 +112,8 @@ class Intake:
         self._untriggered.inc(results.count(_NOTHING) - len(entries))
         if entries:
             for entry in entries.values():
-                entry.leased = not entry.suppressed and self._worker.reserve(entry.item)
+                free = not entry.suppressed and not entry.gather_seconds
+                entry.leased = free and self._worker.reserve(entry.item)
             urgent = any(entry.leased for entry in entries.values())  # the rest waits for a slot anyway
             repeats = await self._journal.submit(list(entries.values()), urgent=urgent)
             for (number, entry), repeat in zip(entries.items(), repeats, strict=True):
@@ -131,7 +135,10 @@ class Intake:
         return community.triggers.match(event)
 
     def _entry(self, item: Interaction, community: Community, dedupe_id: str | None) -> Entry:
-        taking = Taking(item.interaction_id, limits_of(item.community_id, community.settings, item.event, item.trigger))
+        gather_seconds = self._gather_seconds if gathers(item.event, item.trigger) else 0.0
+        # What waits for others takes its place when they are answered as one.
+        limits = limits_of(item.community_id, community.settings, item.event, item.trigger)
+        taking = Taking(item.interaction_id, () if gather_seconds else limits)
         # What is full already holds an event back at once; places are taken when it is known to be no repeat.
         suppressed = "bot_author" if community.triggers.is_bot(item.event) else self._limits.full(taking)
         as_json = item.event.model_dump_json()
@@ -140,7 +147,9 @@ class Intake:
             item.interaction_id, community.settings, item.trigger, item.event.message_content, None
         )
         key, seconds = (given_key(dedupe_id), ID_SECONDS) if dedupe_id else (own_key(event_hash), SAME_EVENT_SECONDS)
-        return Entry(item, as_json, key, event_hash, seconds, taking, suppressed, sealed=sealed)
+        return Entry(
+            item, as_json, key, event_hash, seconds, taking, suppressed, sealed=sealed, gather_seconds=gather_seconds
+        )
 
     async def _commit(self, entries: list[Entry]) -> list[Repeat | None]:
         """Journal entries and start work on those that are new, whether or not their callers still wait."""
@@ -190,6 +199,8 @@ class Intake:
         item = entry.item
         if entry.leased and not entry.suppressed:
             self._worker.start(item)
+        elif entry.gather_seconds and not entry.suppressed:
+            self._worker.expect(entry.gather_seconds)
         elif not entry.suppressed:
             self._worker.wake(item.community_id)
         self._metrics.events.labels("suppressed" if entry.suppressed else "triggered").inc()

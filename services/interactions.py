@@ -61,7 +61,7 @@ class Interaction:
     request_id: str | None = None
     reply: Reply | None = None
     answered: float = 0.0
-    gathered: int = 0  # how many events it stands for; 0 where that was not asked yet
+    gathered: int | None = None  # how many events it stands for; 0 where that is not known yet
     held_back: asyncio.Future[str | None] | None = None  # the limit that holds it back after all, once it is known
 
     @property
@@ -83,6 +83,7 @@ class Entry:
     suppressed: str | None = None
     leased: bool = False
     sealed: str | None = None  # the message, to be kept should it be suppressed
+    gather_seconds: float = 0.0  # how long it waits for others, to be answered with them
 
 
 @dataclass(frozen=True)
@@ -375,11 +376,18 @@ def _row(entry: Entry) -> dict[str, Any]:
         "event_hash": entry.event_hash.hex(),
         "event": None if entry.suppressed else orjson.Fragment(entry.event_json),
         "request_id": item.request_id,
-        "state": "suppressed" if entry.suppressed else "answering" if entry.leased else "received",
+        "state": _first_state(entry),
+        "gather_seconds": entry.gather_seconds if entry.gather_seconds and not entry.suppressed else None,
         "reason": entry.suppressed,
         "repeat_seconds": entry.repeat_seconds,
         "sealed": entry.sealed if entry.suppressed else None,
     }
+
+
+def _first_state(entry: Entry) -> str:
+    if entry.suppressed:
+        return "suppressed"
+    return "answering" if entry.leased or entry.gather_seconds else "received"
 
 
 def _held(item: Interaction, timings: dict[str, float]) -> dict[str, Any]:
@@ -406,5 +414,6 @@ def _claimed(row: Any) -> Interaction:
         deliveries=row["deliveries"],
         request_id=row["request_id"],
         reply=reply,
+        gathered=row["gathered"],
         answered=now - (row["answer_age"] or 0.0),
     )

@@ -12,6 +12,7 @@ from services.templates import TEMPLATES, Template, filled
 from services.triggers import EVENT, Trigger
 
 MAX_FACT = 100
+NAMES = "names"  # in the metadata of what stands for several events
 MOST_NAMES = 5  # of several events together; a flood of names is no thank-you, and may be what a flood is for
 # How routers name what they know of an event.
 _NAMES = {
@@ -56,12 +57,14 @@ def occasion_of(event: ChatEvent, trigger: Trigger, gathered: int = 0) -> Occasi
         facts["kind"] = event.message_type.replace("_", " ")
     facts["name"] = event.name
     many = False
-    if gathered:
-        facts |= {"count": facts.get("count", str(gathered)), "name": event.name}
-        names = [name for name in event.metadata.get("names", []) if isinstance(name, str)]
+    if gathered > 1:
+        facts.setdefault("count", str(gathered))
+        names = [name for name in event.metadata.get(NAMES, []) if isinstance(name, str)]
         many = len(names) != 1
-        if many and 1 < len(names) <= MOST_NAMES:
-            facts["names"] = _listed(names)
+        if 1 < len(names) <= MOST_NAMES:
+            facts[NAMES] = _listed(names)
+    if facts.get("count") == "1":
+        del facts["count"]  # lines with a number speak of several
     kind = _kind(event, trigger, facts)
     return Occasion(kind, facts, many, TEMPLATES[kind])
 

@@ -16,7 +16,7 @@ import regex
 from providers.base import Message
 from services.cache_manager import Exchange, Heard
 from services.events import CHAT, ChatEvent
-from services.occasions import MAX_FACT, Occasion
+from services.occasions import MAX_FACT, NAMES, Occasion
 from services.replies import DEFAULT_LIMIT, LIMITS, ONE_LINE
 from services.settings import CommunitySettings
 from services.texts import without_tokens
@@ -26,6 +26,7 @@ MAX_DETAILS = 1_000
 # What a small model is shown of the chat, where the question may be about it.
 FEW_HEARD = 5
 _ABOUT_CHANNEL = ("game", "category", "title", "language", "tags")
+_TOLD = {*_ABOUT_CHANNEL, NAMES}  # elsewhere, as far as they are to be told
 _ALONE = frozenset({"greeting", "farewell", "event"})
 _FENCE = regex.compile(r"<(?=\s*/?\s*(?:message|event|chat|channel|earlier)\b)", regex.I)
 _FENCED = (
@@ -158,7 +159,7 @@ def _channel(event: ChatEvent) -> Iterator[tuple[str, str]]:
 
 def _details(event: ChatEvent) -> str:
     """What else a router knows of an event."""
-    rest = {name: value for name, value in event.metadata.items() if name not in _ABOUT_CHANNEL}
+    rest = {name: value for name, value in event.metadata.items() if name not in _TOLD}
     return " " + json.dumps(rest, ensure_ascii=False)[:MAX_DETAILS] if rest else ""
 
 

@@ -24,6 +24,7 @@ from services.contents import Contents
 from services.database import Database, DatabaseUnavailable
 from services.deliveries import Deliveries
 from services.gateway import Gateway
+from services.gathering import Gathering
 from services.hashing import Hashing
 from services.health import HealthService
 from services.intake import Intake
@@ -127,6 +128,8 @@ class Sidecast:
             Repeats(self.valkey),
             Commands(self.settings_store, self.privacy, self._hashing),
             composer,
+            Gathering(self.database, settings),
+            self.limits,
             deliveries,
             self._tasks,
             self.metrics,
@@ -143,6 +146,7 @@ class Sidecast:
             self._tasks,
             self.metrics,
             log,
+            settings.gather_seconds,
         )
 
     async def open(self) -> None:

@@ -26,10 +26,12 @@ from services.communities import Communities, Community
 from services.composer import EXPIRED, Composer, Making, NoReply, user_of
 from services.database import DatabaseUnavailable
 from services.deliveries import Deliveries
+from services.gathering import Gathering
 from services.hashing import Hashing
 from services.interactions import Interaction, Interactions, Reply
 from services.leases import Leases
 from services.ledger import Account
+from services.limits import Limits, Taking, limits_of
 from services.logs import Log
 from services.metrics import Metrics
 from services.prompts import what_was_said
@@ -39,6 +41,7 @@ from services.tasks import Tasks
 from services.triggers import COMMAND
 
 CLAIM_SECONDS = 1.0
+DUE_SECONDS = 0.01
 UNDONE = "I could not do that, please try again later."
 RESERVED = 0.25
 # Between two looks at the journal: one that fills several slots costs PostgreSQL no more than one that fills one.
@@ -65,6 +68,8 @@ class Worker:
         repeats: Repeats,
         commands: Commands,
         composer: Composer,
+        gathering: Gathering,
+        limits: Limits,
         deliveries: Deliveries,
         tasks: Tasks,
         metrics: Metrics,
@@ -78,6 +83,8 @@ class Worker:
         self._repeats = repeats
         self._commands = commands
         self._composer = composer
+        self._gathering = gathering
+        self._limits = limits
         self._deliveries = deliveries
         self._tasks = tasks
         self._metrics = metrics
@@ -128,6 +135,10 @@ class Worker:
         if self._slots and self._busy[community_id] < self._share:
             self._wake.set()
 
+    def expect(self, seconds: float) -> None:
+        """Something waits for others for so long, and is then to be taken up."""
+        asyncio.get_running_loop().call_later(seconds + DUE_SECONDS, self._deliveries.due.set)
+
     def start(self, item: Interaction) -> None:
         """Work on an interaction that this instance holds; its slot is taken already."""
         self._leases.hold(item.interaction_id)
@@ -166,6 +177,11 @@ class Worker:
             await self._deliveries.end(item, "suppressed", "community_gone", timings)
             return None
         making = Making(timings=timings)
+        if item.gathered == 0:
+            leading = await self._lead(item, community)
+            if leading is None:
+                return None
+            item = leading
         try:
             if item.trigger.type == COMMAND:
                 reply = await self._obey(item, community, making)
@@ -189,6 +205,20 @@ class Worker:
             remembering = self._remember(user, exchange, item.received, community.settings.remembered)
             self._tasks.spawn(remembering, "remember")
         return dataclasses.replace(item, reply=said, deliveries=1, answered=time.monotonic())
+
+    async def _lead(self, item: Interaction, community: Community) -> Interaction | None:
+        """The interaction, with those that are answered with it; None where it is not to be answered now."""
+        leading = await self._gathering.lead(item)
+        if leading is None:
+            self.expect(self._settings.gather_seconds / 2)
+            return None
+        limits = limits_of(leading.community_id, community.settings, leading.event, leading.trigger)
+        taking = Taking(leading.interaction_id, limits)
+        reason = self._limits.take(taking) or (await self._limits.take_for_all([taking]))[0]
+        if reason:
+            await self._deliveries.end(leading, "suppressed", reason)
+            return None
+        return leading
 
     async def _commit(self, item: Interaction, reply: Reply, making: Making, seconds: float) -> Reply | None:
         """Commit the reply, in other words where its channel was told the same of late; None where that cannot be."""

@@ -131,7 +131,7 @@ async def make_service(parts: dict[str, str], redis: Redis) -> AsyncIterator[Mak
     async def make(**overrides: Any) -> Service:
         values: dict[str, Any] = {name.lower(): value for name, value in parts.items()}
         values |= {"valid_api_keys": KEY, "secret_key": "test secret", "log_level": "ERROR", "drain_timeout": 1}
-        values["api_rate_limit"] = 0
+        values |= {"api_rate_limit": 0, "gather_seconds": 0}
         values["request_timeout"] = 120  # the model has the lowest priority on a machine that may be busy
         app = create_app(load_settings(**(values | overrides)))
         sidecast: Sidecast = app.extensions["sidecast"]

@@ -85,6 +85,10 @@ INDEXES = {
     "select_people": "interactions_by_user",
     "select_kept": "interactions_pkey",
     "update_kept": "interactions_pkey",
+    "select_gathering": "interactions_under_way",
+    "gather_into": "interactions_pkey",
+    "end_gathered": "interactions_pkey",
+    "gather_later": "interactions_pkey",
     "select_spent": "ledger_by_community",
 }
 
