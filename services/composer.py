@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from config import Settings
 from providers.base import Message
 from services.ai_service import AIService, NoAnswer
+from services.answer_cache import AnswerCache, Kept, question_of
 from services.budgets import Budgets, Step
 from services.cache_manager import CacheManager, ChannelKey, UserKey, without
 from services.communities import Community
@@ -50,8 +51,17 @@ class NoReply(Exception):
 class Composer:
     """Makes a reply; where it goes is the caller's."""
 
-    def __init__(self, settings: Settings, cache: CacheManager, ai: AIService, budgets: Budgets, log: Log) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        cache: CacheManager,
+        answers: AnswerCache,
+        ai: AIService,
+        budgets: Budgets,
+        log: Log,
+    ) -> None:
         self._settings = settings
+        self._answers = answers
         self._cache = cache
         self._ai = ai
         self._budgets = budgets
@@ -87,8 +97,19 @@ class Composer:
         small = making.step is Step.SMALL
         chain = await self._ai.chains.of(community, small=small)
         began = time.monotonic()
+        question = question_of(prompt, community, chain[0])
+        if question is not None:
+            prompt = question.prompt
+            kept = await self._answers.find(question, community)
+            if kept is not None and (text := fit(kept.to(item.event.name), manner)):
+                making.timings["cached"] = round((time.monotonic() - began) * 1000, 1)
+                making.messages = prompt.messages(examples=chain[0].link.provider.needs_examples)
+                making.others = reworded(text, item.event.name, manner)
+                self._ai.ledger.note_cached(account, kept.provider, kept.model, kept.usage)
+                return Reply(text, manner.prefix, False, making.step if small else None, kept.provider, kept.model)
+        left = self._settings.reply_ttl - item.age
         try:
-            answer = await self._ai.answer(prompt, chain, self._settings.reply_ttl - item.age, account)
+            answer = await self._ai.answer(prompt, chain, left, account, shared=question is not None)
         except NoAnswer as error:
             if item.age > self._settings.reply_ttl:
                 raise NoReply(EXPIRED, "reply_ttl") from None
@@ -98,7 +119,13 @@ class Composer:
         finally:
             making.timings["provider"] = round((time.monotonic() - began) * 1000, 1)
         making.messages = answer.messages
-        text = fit(answer.text, manner)
+        said = answer.text
+        if question is not None:
+            kept = Kept(said, answer.provider, answer.model, answer.prompt_tokens, answer.completion_tokens)
+            said = kept.to(item.event.name)
+            if answer.passed_over is None and fit(said, manner):
+                self._answers.keep(question, kept, community)
+        text = fit(said, manner)
         by = answer.provider, answer.model, answer.prompt_tokens, answer.completion_tokens
         if not text:
             return _canned(occasion, manner, making, "empty_reply", *by)

@@ -26,6 +26,7 @@ FLUSH_SECONDS = 1.0
 MOST_IN_AN_INSERT = 500
 MOST_WAITING = 20_000
 CANNED = "canned"
+CACHED = "cached"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class Spent:
     canned: int = 0
 
     def plus(self, row: dict[str, Any]) -> Spent:
-        """With one more row of the ledger."""
+        """With one more row of the ledger; what was saved is not spent."""
+        if row["kind"] == CACHED:
+            return self
         tokens = (row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0)
         return Spent(self.tokens + tokens, self.cost + (row["cost"] or 0), self.canned + (row["kind"] == CANNED))
 
@@ -99,6 +102,10 @@ class Ledger:
     def note_canned(self, account: Account) -> None:
         """A canned text took the place of a model's, for want of a budget."""
         self.note(Call("sidecast", CANNED, "ok", 0.0, Usage(0, 0), kind=CANNED, account=account))
+
+    def note_cached(self, account: Account, provider: str, model: str, usage: Usage) -> None:
+        """An answer that was kept took the place of a call, which would have used so much."""
+        self.note(Call(provider, model, "ok", 0.0, usage, kind=CACHED, account=account))
 
     async def _step(self) -> None:
         self.refresh_prices()

@@ -39,6 +39,12 @@ class Metrics:
         self.provider_breaker = Enum(
             "sidecast_provider_breaker", "Whether a provider is asked.", ["provider"], states=states, registry=registry
         )
+        self.answers = Counter(
+            "sidecast_cached_answers_total",
+            "Questions that may have been answered already, by whether they were (hit or miss).",
+            ["result"],
+            registry=registry,
+        )
         self.in_flight = Gauge("sidecast_interactions_in_flight", "Being answered now.", registry=registry)
 
     def render(self) -> bytes:

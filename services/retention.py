@@ -6,6 +6,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 
+from services.answer_cache import AnswerCache
 from services.communities import Communities
 from services.contents import kept_for
 from services.database import DatabaseUnavailable
@@ -21,9 +22,12 @@ DAY_SECONDS = 86_400
 class Retention:
     """Deletes what ended over `days` ago; any number of instances may."""
 
-    def __init__(self, interactions: Interactions, communities: Communities, days: float, log: Log) -> None:
+    def __init__(
+        self, interactions: Interactions, communities: Communities, answers: AnswerCache, days: float, log: Log
+    ) -> None:
         self._interactions = interactions
         self._communities = communities
+        self._answers = answers
         self._seconds = days * DAY_SECONDS
         self._log = log
 
@@ -41,6 +45,7 @@ class Retention:
         except DatabaseUnavailable:
             return
         await self._repeat(lambda rows: self._interactions.trim(self._seconds, rows), "{} interactions were deleted")
+        await self._repeat(self._answers.trim, "{} kept answers were deleted")
 
     async def _repeat(self, work: Callable[[int], Awaitable[int]], message: str) -> None:
         gone = BATCH_ROWS

@@ -176,6 +176,9 @@ class CommunitySettings(BaseModel):
     recent_chat: Annotated[int, Field(ge=0, le=100)] = Field(
         description="Messages of a channel's recent chat that the prompt for a question shows; 0: none."
     )
+    cache_seconds: Span = Field(
+        description="Seconds in which the same question, where it is not about who asks, gets the same answer; 0: none."
+    )
     store_content: bool = Field(
         description="Keep what was said and answered, sealed, for `retention_days`; off: only until it is answered."
     )
@@ -247,6 +250,7 @@ def of_environment(settings: Settings) -> dict[str, Any]:
         "enable_chat_context": settings.enable_chat_context,
         "context_history_limit": settings.context_history_limit,
         "recent_chat": 20,
+        "cache_seconds": 300.0,
         "store_content": False,
         "retention_days": 30,
         "user_cooldown": 10.0,

@@ -10,6 +10,7 @@ from uuid import uuid4
 from config import Settings
 from services.access import Access
 from services.ai_service import AIService
+from services.answer_cache import AnswerCache
 from services.audit import Audit
 from services.backup import Backup
 from services.budgets import Budgets
@@ -89,7 +90,8 @@ class Sidecast:
         )
         self.interactions = Interactions(self.database, self.communities, self._contents, self._tasks, *lease)
         self._leases = Leases(self.interactions, settings.lease_seconds, log)
-        self._retention = Retention(self.interactions, self.communities, settings.journal_retention, log)
+        self._answers = AnswerCache(self.valkey, self.database, self.vault, self._tasks, self.metrics, log)
+        self._retention = Retention(self.interactions, self.communities, self._answers, settings.journal_retention, log)
 
     def _make_models(self, settings: Settings, log: Log) -> None:
         self.chains = Chains(settings, self.vault, self.metrics, log)
@@ -113,7 +115,7 @@ class Sidecast:
     def _make_main_path(self, settings: Settings, log: Log) -> None:
         journal = self.interactions
         self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
-        composer = Composer(settings, self.cache, self.ai, self.budgets, log)
+        composer = Composer(settings, self.cache, self._answers, self.ai, self.budgets, log)
         self.trial = Trial(composer)
         deliveries = Deliveries(
             settings, journal, self.communities, self._contents, self._leases, self.router, self.metrics, log

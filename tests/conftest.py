@@ -23,6 +23,7 @@ from redis.asyncio import Redis
 
 from app import create_app
 from config import Settings, load_settings
+from embedded import parts as embedded_parts
 from services.router_service import DevRouter
 from services.settings import DEFAULTS
 from services.sidecast import Sidecast
@@ -55,6 +56,20 @@ def parts(clean_environment: None) -> Iterator[dict[str, str]]:
             assert parent.stdout
             yield json.loads(parent.stdout.readline())
             parent.communicate(timeout=30)
+
+
+@pytest.fixture
+async def own_valkey(tmp_path: Path) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """A Valkey of the test's own, to be killed."""
+    part = embedded_parts.valkey(tmp_path, tmp_path, tmp_path)
+    process = await asyncio.create_subprocess_exec(*part.argv, stdout=asyncio.subprocess.DEVNULL)
+    async with asyncio.timeout(10):
+        while not await part.ready():
+            await asyncio.sleep(0.02)
+    yield embedded_parts.valkey_url(tmp_path), process
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
 
 
 @dataclass

@@ -187,6 +187,8 @@ class DayOfUsage(BaseModel):
     completion_tokens: int
     estimated: bool
     cost: float | None
+    cached: int
+    saved: float | None
 
 
 class Used(BaseModel):

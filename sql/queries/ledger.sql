@@ -11,10 +11,13 @@ on conflict (call_id) do nothing;
 
 -- name: select_usage(community_id, since, until)
 -- What calls cost by day (UTC), provider and model, of one community or of all, the newest day first.
-select (called_at at time zone 'utc')::date as day, provider, model, count(*) as calls,
-    count(*) filter (where result <> 'ok') as failed, coalesce(sum(prompt_tokens), 0)::bigint as prompt_tokens,
-    coalesce(sum(completion_tokens), 0)::bigint as completion_tokens, bool_or(estimated) as estimated,
-    sum(cost)::float8 as cost
+-- What was `cached` was no call; `saved` is what it would have cost.
+select (called_at at time zone 'utc')::date as day, provider, model, count(*) filter (where kind <> 'cached') as calls,
+    count(*) filter (where result <> 'ok') as failed,
+    coalesce(sum(prompt_tokens) filter (where kind <> 'cached'), 0)::bigint as prompt_tokens,
+    coalesce(sum(completion_tokens) filter (where kind <> 'cached'), 0)::bigint as completion_tokens,
+    bool_or(estimated) as estimated, (sum(cost) filter (where kind <> 'cached'))::float8 as cost,
+    count(*) filter (where kind = 'cached') as cached, (sum(cost) filter (where kind = 'cached'))::float8 as saved
 from ledger
 where called_at >= :since and called_at < :until and (:community_id::uuid is null or community_id = :community_id)
 group by day, provider, model
@@ -25,5 +28,5 @@ order by day desc, provider, model;
 select coalesce(sum(coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0)), 0)::bigint as tokens,
     coalesce(sum(cost), 0)::float8 as cost, count(*) filter (where kind = 'canned') as canned
 from ledger
-where (community_id, called_at) >= (:community_id::uuid, :since::timestamptz) -- what no index but the community's has
-    and community_id <= :community_id and call_id <> all(:but::uuid[]);
+where (community_id, called_at) >= (:community_id::uuid, :since::timestamptz) -- which one index alone has
+    and community_id <= :community_id and kind <> 'cached' and call_id <> all(:but::uuid[]);

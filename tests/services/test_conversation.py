@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
+from uuid import UUID
 
 from redis.asyncio import Redis
 
 from embedded.parts import free_port
 from providers.base import ChatReply, ChatRequest, Provider
-from tests.conftest import MakeService, Service
+from services.cache_manager import MAX_BYTES, MAX_LINE, ChannelKey, Heard, _Copies
+from tests.conftest import KEY, MakeService, Service, event
+from tests.routes.test_config import community, put
+from tests.stubs.openai import StubOpenAI
+from tests.stubs.server import running
 
 
 class Recorder:
@@ -98,3 +105,142 @@ async def test_without_valkey_memory_goes_on(make_service: MakeService) -> None:
         for text in (SAID, "what did I say?"):
             await service.answered(**ANNA, message_content=text)
         assert SAID in recorder.prompts[1]
+
+
+async def test_an_exchange_on_one_instance_is_known_on_the_other(make_service: MakeService) -> None:
+    """Also where the other has a copy of its own by then."""
+    one, _ = await recorded(make_service)
+    two, recorder = await recorded(make_service)
+    await two.answered(**ANNA, message_content="hello from two")
+    await one.answered(**ANNA, message_content=SAID)
+    await settled()
+    await two.answered(**ANNA, message_content="what did I say?")
+    assert SAID in recorder.prompts[-1]
+    assert recorder.prompts[-1].index("hello from two") < recorder.prompts[-1].index(SAID)
+
+
+async def test_a_flushed_valkey_gets_the_conversation_back(make_service: MakeService, redis: Redis) -> None:
+    """What the instance knows goes on, and is written whole with the next exchange."""
+    service, recorder = await recorded(make_service)
+    await service.answered(**ANNA, message_content=SAID)
+    await redis.flushall()
+    await service.answered(**ANNA, message_content="what did I say?")
+    assert SAID in recorder.prompts[-1]
+    await settled()
+    other, recorder = await recorded(make_service)
+    await other.answered(**ANNA, message_content="and what else did I say?")
+    assert SAID in recorder.prompts[-1]
+    assert "what did I say?" in recorder.prompts[-1]
+
+
+async def test_two_answers_in_flight_stay_in_the_order_of_what_was_said(make_service: MakeService) -> None:
+    """The first question is answered last; on another instance, too, it comes first."""
+    stub = StubOpenAI("slow")
+    async with running(stub.app) as url:
+        chosen = {"ai_provider": "waddleai", "waddleai_base_url": url}
+        service = await make_service(**chosen)
+        stub.delay = 0.6
+        first = await service.accept(**event(**ANNA, message_content="my first?"))
+        await asyncio.sleep(0.2)
+        stub.delay = 0.0
+        second = await service.accept(**event(**ANNA, message_content="my second?"))
+        for ack in (second, first):
+            await service.ended(ack["interaction_id"])
+        await settled()
+        other = await make_service(**chosen)
+        for instance in (service, other):
+            await instance.answered(**ANNA, message_content="my last?")
+            asked = json.dumps(stub.requests[-1]["messages"])
+            assert asked.index("my first?") < asked.index("my second?") < asked.index("my last?")
+
+
+async def test_recent_chat_is_shown_to_a_question_that_looks_back(make_service: MakeService, redis: Redis) -> None:
+    """What was said to one instance, triggering or not, another one shows; deleted messages and other channels' not."""
+    stub = StubOpenAI("Margit!")
+    async with running(stub.app) as url:
+        chosen = {"ai_provider": "waddleai", "waddleai_base_url": url}
+        one, two = await make_service(**chosen), await make_service(**chosen)
+        channel, elsewhere = event()["entity_id"], event()["entity_id"]
+        for number, text in enumerate(["the boss is Margit", "delete me", "by a banned one", "hello all"]):
+            who = {"username": f"bob{number}", "user_id": str(number), "event_id": f"m{number}"}
+            await one.accept(**event(entity_id=channel, message_content=text, **who))
+        await one.accept(**event(entity_id=elsewhere, message_content="not for you"))
+        for about in ({"event_id": "m1"}, {"user_id": "2"}):
+            assert (await one.post("/interaction/cancel", entity_id=channel, **about)).status_code == 200
+        await settled()
+        for instance in (two, one):
+            await instance.answered(**event(entity_id=channel, message_content="what did he just say?"))
+            asked = stub.requests[-1]["messages"][-1]["content"]
+            assert "<chat>\nbob0: the boss is Margit\nbob3: hello all\n" in asked
+            for text in ("delete me", "banned", "not for you"):
+                assert text not in json.dumps(stub.requests[-1])
+    [key] = [key for key in await redis.keys("*:heard:*") if key.endswith(channel)]
+    assert 0 < await redis.pttl(key) <= 1_800_000
+
+
+async def test_recent_chat_is_bounded_and_can_be_turned_off(make_service: MakeService, redis: Redis) -> None:
+    service = await make_service()
+    channel = event()["entity_id"]
+    mine = await community(service, channel)
+    await put(service, community_id=mine, recent_chat=5)
+    for number in range(30):
+        await service.accept(**event(entity_id=channel, message_content=f"{number} " + "x" * 5_000))
+    for _ in range(30):
+        await service.accept(**event(entity_id=channel, user_id="spammer", message_content="spam"))
+    await settled()
+    [key] = await redis.keys("*:heard:*")
+    lines = await redis.lrange(key, 0, -1)
+    assert len(lines) == 5
+    assert sum("spam" in line for line in lines) == 1
+    assert max(map(len, lines)) < 500
+    await redis.flushall()
+    await put(service, community_id=mine, recent_chat=0)
+    await service.accept(**event(entity_id=channel, message_content="nobody keeps this"))
+    await settled()
+    assert await redis.keys("*:heard:*") == []
+
+
+async def test_one_who_is_forgotten_is_not_heard_any_more(make_service: MakeService, redis: Redis) -> None:
+    one, two = await make_service(), await make_service()
+    channel = event()["entity_id"]
+    mine = await community(one, channel)
+    for service in (one, two):
+        await service.accept(**event(entity_id=channel, user_id="ann", message_content=f"my secret {id(service)}"))
+    await settled()
+    path = f"/api/v1/ai/users/twitch/ann?community_id={mine}"
+    assert (await one.client.delete(path, headers={"Authorization": f"Bearer {KEY}"})).status_code == 200
+    await settled()
+    assert await redis.keys("*") == []
+    for service in (one, two):
+        assert await service.sidecast.cache.heard(ChannelKey(UUID(mine), channel), 20) == []
+
+
+async def test_memory_is_bounded_in_number_and_in_bytes() -> None:
+    copies: _Copies[Heard] = _Copies(1_000, 60)
+    for number in range(5_000):
+        copies.keep(str(number), [Heard("u", "n", "x" * MAX_LINE, 1.0)] * 20, 0.0)
+        copies.add(str(number), Heard("u", "n", "y", 2.0), 20)
+        assert len(copies) <= 1_000
+        assert copies.size <= MAX_BYTES
+    assert copies.size == sum(copy.size for copy in copies._kept.values())
+    assert copies.get("4999") is not None
+    assert copies.get("1") is None
+
+
+async def test_context_goes_on_while_valkey_is_away_and_after(
+    make_service: MakeService, own_valkey: tuple[str, asyncio.subprocess.Process]
+) -> None:
+    url, process = own_valkey
+    service, recorder = await recorded(make_service, redis_url=url)
+    await service.answered(**ANNA, message_content=SAID)
+    process.kill()
+    await process.wait()
+    await service.answered(**ANNA, message_content="what did I say?")
+    assert SAID in recorder.prompts[-1]
+    health = await (await service.get("/health")).get_json()
+    assert "down" in str(health)
+
+
+async def settled() -> None:
+    """Long enough for what is written soon, and told to other instances."""
+    await asyncio.sleep(0.25)

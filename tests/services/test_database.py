@@ -89,6 +89,9 @@ INDEXES = {
     "gather_into": "interactions_pkey",
     "end_gathered": "interactions_pkey",
     "gather_later": "interactions_pkey",
+    "select_kept_answer": "inference_cache_pkey",
+    "keep_answer": "inference_cache",
+    "delete_expired_answers": "inference_cache_pkey",
     "select_spent": "ledger_by_community",
 }
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from embedded import parts
 from tests.conftest import NO_LIMITS, MakeService, Service, event
 from tests.routes.test_config import community, put
 from tests.stubs.openai import StubOpenAI
@@ -110,20 +107,6 @@ async def test_a_limit_goes_on_when_valkey_goes_away(make_service: MakeService, 
     assert await become(service, user, user) == [DELIVERED, DELIVERED]
     service.sidecast.valkey._retry_at = float("inf")
     assert await become(service, user) == [("suppressed", "channel_limit")]
-
-
-@pytest.fixture
-async def own_valkey(tmp_path: Path) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
-    """A Valkey of the test's own, to be killed."""
-    part = parts.valkey(tmp_path, tmp_path, tmp_path)
-    process = await asyncio.create_subprocess_exec(*part.argv, stdout=asyncio.subprocess.DEVNULL)
-    async with asyncio.timeout(10):
-        while not await part.ready():
-            await asyncio.sleep(0.02)
-    yield parts.valkey_url(tmp_path), process
-    if process.returncode is None:
-        process.kill()
-    await process.wait()
 
 
 async def test_limits_are_bounded_when_valkey_is_killed(
