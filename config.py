@@ -162,6 +162,9 @@ class Settings(BaseSettings):
         description="Days that what is known of an ended event is kept. Its texts go when it ends; a community that "
         "keeps them (`store_content`) may keep them longer, and then this too.",
     )
+    history_retention: float = Field(
+        365, ge=1, le=3650, description="Days that it is known what was answered to whom, texts aside."
+    )
     drain_timeout: Seconds = Field(20, description="Seconds a stopping instance gives to what it has begun.")
     auto_register: bool = Field(
         True, description="Make a community for a channel seen for the first time; off: such events are refused."

@@ -1,4 +1,4 @@
-"""Communities, their channels, and what became of their interactions."""
+"""Communities and their channels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from quart import Blueprint
 from quart.cli import ScriptInfo, pass_script_info
 
 from routes import command
-from routes.body import Moment, details, read_body, read_query
+from routes.body import details, read_body, read_query
 from routes.connection import BASE
 from routes.context import known_community, not_found, own_community, require, sidecast, success
-from routes.errors import APIError
 from routes.openapi import describe
-from routes.shapes.answers import CommunityPage, History
+from routes.shapes.answers import CommunityPage
 from services.carrying import Document, WrongPassphrase
 from services.communities import Listed
 from services.events import Name
@@ -62,10 +61,6 @@ class _Communities(Page):
     after: UUID = UUID(int=0)
 
 
-class _History(Page):
-    before: Moment | None = None
-
-
 @blueprint.get("/communities")
 @describe(CommunityPage, roles=[COMMUNITY], query=_Communities)
 async def get_communities() -> dict[str, Any]:
@@ -98,20 +93,6 @@ async def put_community(community_id: str) -> dict[str, Any]:
     if not changed:
         raise not_found()
     return success(_listed(changed))
-
-
-@blueprint.get("/history")
-@describe(History, roles=[COMMUNITY], query=_History)
-async def get_history() -> dict[str, Any]:
-    """What became of a community's interactions, those that ended last first; texts where they are kept."""
-    principal = await require(COMMUNITY)
-    page = read_query(_History)
-    community_id = await known_community(principal, page.community_id)
-    if community_id is None:
-        problem = [{"field": "community_id", "problem": "must be given"}]
-        raise APIError(400, "INVALID_REQUEST", "The query has invalid fields.", problem)
-    found = await sidecast().interactions.history(community_id, page.before, page.limit)
-    return success({"interactions": found})
 
 
 @blueprint.cli.command("list")

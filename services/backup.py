@@ -27,6 +27,8 @@ TABLES = (
     "audit",
     "secrets",
     "inference_cache",
+    "conversations",
+    "messages",
 )
 HEAD_LINES = 50
 _NEWER_SETTING = b"SET transaction_timeout = 0;\n"

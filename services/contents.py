@@ -45,15 +45,37 @@ class Contents:
         self, interaction_id: UUID, settings: CommunitySettings, ended_at: datetime | None, sealed: str | None
     ) -> Said:
         """What was kept, if anything was and is to be for longer."""
-        if not sealed or kept_for(settings) <= datetime.now(UTC) - (ended_at or datetime.now(UTC)):
+        opened = self._open(_place(interaction_id), settings, ended_at, sealed)
+        if opened is None:
             return NOTHING
+        message, reply = orjson.loads(opened)
+        return Said(message or None, reply)
+
+    def seal_alone(self, interaction_id: UUID, part: str, text: str | None) -> str | None:
+        """A message or a reply by itself."""
+        return self._vault.seal(_place_alone(interaction_id, part), text) if text else None
+
+    def read_alone(
+        self, interaction_id: UUID, part: str, settings: CommunitySettings, ended_at: datetime, sealed: str
+    ) -> str | None:
+        """A message or a reply that was kept by itself, if it is to be for longer."""
+        return self._open(_place_alone(interaction_id, part), settings, ended_at, sealed)
+
+    def _open(
+        self, place: str, settings: CommunitySettings, ended_at: datetime | None, sealed: str | None
+    ) -> str | None:
+        if not sealed or kept_for(settings) <= datetime.now(UTC) - (ended_at or datetime.now(UTC)):
+            return None
         try:
-            message, reply = orjson.loads(self._vault.open(_place(interaction_id), sealed))
+            return self._vault.open(place, sealed)
         except Unreadable:
             message = "a text that was kept cannot be read (was SECRET_KEY changed without SECRET_KEY_PREVIOUS?)"
-            self._log.error("contents.unreadable", message, interaction=str(interaction_id), result="ERROR")
-            return NOTHING
-        return Said(message or None, reply)
+            self._log.error("contents.unreadable", message, about=place, result="ERROR")
+            return None
+
+
+def _place_alone(interaction_id: UUID, part: str) -> str:
+    return f"{part} {interaction_id}"
 
 
 def kept_for(settings: CommunitySettings) -> timedelta:

@@ -196,16 +196,6 @@ class Interactions:
         del fields["ended_at"]
         return Outcome(trigger=trigger, **(fields | said))
 
-    async def history(self, community_id: UUID, before: datetime | None, rows: int) -> list[dict[str, Any]]:
-        """Up to `rows` interactions of a community that ended before a moment, the last first."""
-        page = {"community_id": community_id, "before": before, "rows": rows}
-        async with self._database.connection() as connection:
-            found = [dict(row) async for row in self._queries.select_history(connection, **page)]
-        told = [await self.told(row) for row in found]
-        for row in told:
-            del row["community_id"]
-        return told
-
     async def told(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row as the API tells it."""
         said = await self._said(row)

@@ -61,8 +61,9 @@ class Privacy:
             connection = change.connection
             cancelled = [row async for row in self._queries.cancel_of_user(connection, **person)]
             forgotten = [row async for row in self._queries.forget_user(connection, **person)]
+            said = [row async for row in self._queries.forget_conversations(connection, **person)]
             await self._queries.forget_commander(connection, **person)
-            communities = {row["community_id"] for row in [*cancelled, *forgotten]} | {community_id} - {None}
+            communities = {row["community_id"] for row in [*cancelled, *forgotten, *said]} | {community_id} - {None}
             users = [UserKey(each, platform, user_id) for each in communities if each is not None]
             receipt = Receipt(str(new_id()), len(forgotten), len(cancelled), len(users))
             details = receipt.as_dict() | {"user": self._hashing.user(platform, user_id)}

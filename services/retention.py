@@ -1,4 +1,4 @@
-"""Trims the journal: texts that were kept for long enough and rows of what ended long ago go, a batch at a time."""
+"""Trims the journal and the history: texts that were kept for long enough go, and rows of what ended long ago."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 
+from config import Settings
 from services.answer_cache import AnswerCache
 from services.communities import Communities
 from services.contents import kept_for
 from services.database import DatabaseUnavailable
+from services.history import History
 from services.interactions import Interactions
 from services.logs import Log
 from services.tasks import Tasks
@@ -20,15 +22,23 @@ DAY_SECONDS = 86_400
 
 
 class Retention:
-    """Deletes what ended over `days` ago; any number of instances may."""
+    """Deletes what ended long ago; any number of instances may."""
 
     def __init__(
-        self, interactions: Interactions, communities: Communities, answers: AnswerCache, days: float, log: Log
+        self,
+        interactions: Interactions,
+        communities: Communities,
+        answers: AnswerCache,
+        history: History,
+        settings: Settings,
+        log: Log,
     ) -> None:
         self._interactions = interactions
         self._communities = communities
         self._answers = answers
-        self._seconds = days * DAY_SECONDS
+        self._history = history
+        self._seconds = settings.journal_retention * DAY_SECONDS
+        self._days = settings.history_retention
         self._log = log
 
     def open(self, tasks: Tasks) -> None:
@@ -36,15 +46,18 @@ class Retention:
 
     async def trim(self) -> None:
         """Erase and delete until a batch is not full."""
+        stores: tuple[Interactions | History, ...] = (self._interactions, self._history)
         try:
-            for community_id in await self._interactions.keeping():
-                community = await self._communities.get(community_id)
-                days = kept_for(community.settings).days if community else 0
-                erase = functools.partial(self._interactions.erase_kept, community_id, days)
-                await self._repeat(erase, "the texts of {} interactions were erased")
+            for store in stores:
+                for community_id in await store.keeping():
+                    community = await self._communities.get(community_id)
+                    days = kept_for(community.settings).days if community else 0
+                    erase = functools.partial(store.erase_kept, community_id, days)
+                    await self._repeat(erase, "{} texts that were kept were erased")
         except DatabaseUnavailable:
             return
         await self._repeat(lambda rows: self._interactions.trim(self._seconds, rows), "{} interactions were deleted")
+        await self._repeat(lambda rows: self._history.trim(self._days, rows), "{} messages were deleted")
         await self._repeat(self._answers.trim, "{} kept answers were deleted")
 
     async def _repeat(self, work: Callable[[int], Awaitable[int]], message: str) -> None:

@@ -54,6 +54,11 @@ class Rotation:
             after = rows[-1]["interaction_id"]
             await self._rotate_texts(rows, done)
             note(done)
+        at: dict[str, Any] = {"after": UUID(int=0), "after_role": ""}
+        while rows := await self._next_messages(at):
+            at = {"after": rows[-1]["interaction_id"], "after_role": rows[-1]["role"]}
+            await self._rotate_messages(rows, done)
+            note(done)
         async with self._changes.transaction() as change:
             await self._audit.note(change.connection, actor, "secrets.rotated", None, asdict(done))
         return done
@@ -93,6 +98,20 @@ class Rotation:
         ]
         async with self._database.connection() as connection:
             await self._queries.update_kept(connection, rows=orjson.dumps(anew).decode())
+        done.texts += len(anew)
+
+    async def _next_messages(self, at: dict[str, Any]) -> list[Any]:
+        async with self._database.connection() as connection:
+            return [row async for row in self._queries.select_kept_messages(connection, **at, rows=BATCH_ROWS)]
+
+    async def _rotate_messages(self, rows: list[Any], done: Rotated) -> None:
+        anew = [
+            dict(row) | {"interaction_id": str(row["interaction_id"]), "before": row["sealed"], "sealed": sealed}
+            for row in rows
+            if (sealed := self._sealed_anew(row["sealed"], done)) is not None
+        ]
+        async with self._database.connection() as connection:
+            await self._queries.update_kept_messages(connection, rows=orjson.dumps(anew).decode())
         done.texts += len(anew)
 
     def _sealed_anew(self, sealed: str, done: Rotated) -> str | None:

@@ -28,6 +28,7 @@ from services.gateway import Gateway
 from services.gathering import Gathering
 from services.hashing import Hashing
 from services.health import HealthService
+from services.history import History
 from services.intake import Intake
 from services.interactions import Interactions
 from services.jwts import Jwts
@@ -90,8 +91,9 @@ class Sidecast:
         )
         self.interactions = Interactions(self.database, self.communities, self._contents, self._tasks, *lease)
         self._leases = Leases(self.interactions, settings.lease_seconds, log)
+        self.history = History(self.database, self.interactions, self._contents)
         self._answers = AnswerCache(self.valkey, self.database, self.vault, self._tasks, self.metrics, log)
-        self._retention = Retention(self.interactions, self.communities, self._answers, settings.journal_retention, log)
+        self._retention = Retention(self.interactions, self.communities, self._answers, self.history, settings, log)
 
     def _make_models(self, settings: Settings, log: Log) -> None:
         self.chains = Chains(settings, self.vault, self.metrics, log)

@@ -110,9 +110,10 @@ class EndedInteraction(BaseModel):
 
 
 class History(BaseModel):
-    """A community's interactions, those that ended last first."""
+    """A community's interactions, those that ended last first; `next` is the `cursor` of the next page."""
 
     interactions: list[EndedInteraction]
+    next: str | None
 
 
 class InteractionOfPerson(EndedInteraction):

@@ -52,16 +52,6 @@ select interaction_id, community_id, state, trigger_type, trigger_match, reason,
 from interactions
 where interaction_id = :interaction_id;
 
--- name: select_history(community_id, before, rows)
--- What became of a community's interactions, those that ended last first.
-select interaction_id, community_id, entity_id, platform, user_id, message_type, state, trigger_type, trigger_match,
-    reason, provider, model, prompt_tokens, completion_tokens, attempts, fallback, timings, event, reply, received_at, ended_at, sealed
-from interactions
-where (community_id, ended_at) < (:community_id::uuid, coalesce(:before::timestamptz, 'infinity'))
-    and community_id >= :community_id and ended_at is not null
-order by community_id desc, ended_at desc -- so that no index but the community's gives this order
-limit :rows;
-
 -- name: claim_waiting(slots, share, busy_ids, busy_rooms, owner, lease_seconds)
 -- Take what waits: in turns between communities, in each the oldest first and no more than its share of the slots
 -- (`busy` has the room that is left to communities with work under way here). A claim raises the fence, so that
@@ -158,17 +148,48 @@ where interaction_id = any(:ids) and lease_owner = :owner and state in ('receive
 -- name: answer_interactions(answers, lease_seconds)
 -- The replies, which model gave each and at what cost. `deliveries` is 1, since each is sent at once: should this
 -- instance die now, it may have been. What comes back is written; the lease of the rest went to another.
-update interactions i
-set state = 'answered', reply = a.reply, fallback = a.fallback, reason = a.reason, provider = a.provider,
-    model = a.model, prompt_tokens = a.prompt_tokens, completion_tokens = a.completion_tokens,
-    timings = a.timings, deliveries = 1, answered_at = now(),
-    lease_until = now() + make_interval(secs => :lease_seconds)
-from json_to_recordset(:answers) as a (
-    interaction_id uuid, fence bigint, reply text, fallback boolean, reason text, provider text, model text,
-    prompt_tokens int, completion_tokens int, timings jsonb
+-- What was said goes into the conversation with it.
+with answered as (
+    update interactions i
+    set state = 'answered', reply = a.reply, fallback = a.fallback, reason = a.reason, provider = a.provider,
+        model = a.model, prompt_tokens = a.prompt_tokens, completion_tokens = a.completion_tokens,
+        timings = a.timings, deliveries = 1, answered_at = now(),
+        lease_until = now() + make_interval(secs => :lease_seconds)
+    from json_to_recordset(:answers) as a (
+        interaction_id uuid, fence bigint, reply text, fallback boolean, reason text, provider text, model text,
+        prompt_tokens int, completion_tokens int, timings jsonb
+    )
+    where i.interaction_id = a.interaction_id and i.fence = a.fence and i.state in ('received', 'answering', 'answered')
+    returning i.interaction_id, i.community_id, i.entity_id, i.platform, i.user_id, i.received_at, i.message_type,
+        i.trigger_type, i.trigger_match, i.reason, i.fallback, i.provider, i.model, i.prompt_tokens, i.completion_tokens
+),
+talks as (
+    insert into conversations (conversation_id, community_id, entity_id, platform, user_id, messages)
+    select gen_random_uuid(), community_id, entity_id, platform, user_id, 2 * count(*)
+    from answered
+    where trigger_type <> 'command'
+    group by community_id, user_id, platform, entity_id
+    order by community_id, user_id, platform, entity_id -- as everywhere, so that no two statements wait for each other
+    on conflict (community_id, user_id, platform, entity_id) do update
+    set last_at = now(), messages = conversations.messages + excluded.messages
+    returning conversation_id, community_id, user_id, platform, entity_id
+),
+said as (
+    insert into messages (
+        interaction_id, role, conversation_id, community_id, at, message_type, trigger_type, trigger_match,
+        reason, fallback, provider, model, prompt_tokens, completion_tokens
+    )
+    select a.interaction_id, r.role, t.conversation_id, a.community_id,
+        case r.role when 'user' then a.received_at else now() end, a.message_type, a.trigger_type, a.trigger_match,
+        a.reason, a.fallback, a.provider, a.model, a.prompt_tokens, a.completion_tokens
+    from answered a
+    join talks t using (community_id, user_id, platform, entity_id)
+    cross join (values ('user'), ('assistant')) as r (role)
+    on conflict (interaction_id, role) do update
+    set at = excluded.at, reason = excluded.reason, fallback = excluded.fallback, provider = excluded.provider,
+        model = excluded.model, prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens
 )
-where i.interaction_id = a.interaction_id and i.fence = a.fence and i.state in ('received', 'answering', 'answered')
-returning i.interaction_id;
+select interaction_id from answered;
 
 -- name: postpone_delivery(seconds, deliveries, interaction_id, fence)!
 -- The router did not take it: any instance offers it again after a while.
@@ -228,7 +249,8 @@ with again as (
 select count(*) from again;
 
 -- name: delete_ended(seconds, rows)$
--- Trim what ended long ago, a batch at a time; what has texts that are kept for longer stays as long.
+-- Trim what ended long ago, a batch at a time; what has texts that are kept for longer stays as long. What the history
+-- needs of it goes there.
 with old as (
     select interaction_id
     from interactions
@@ -236,7 +258,16 @@ with old as (
     limit :rows
     for update skip locked
 ),
-gone as (delete from interactions i using old where i.interaction_id = old.interaction_id returning 1)
+gone as (
+    delete from interactions i using old where i.interaction_id = old.interaction_id
+    returning i.interaction_id, i.state, i.reason, i.attempts, i.timings
+),
+kept as (
+    update messages m
+    set archived = true, state = g.state, reason = g.reason, attempts = g.attempts, timings = g.timings
+    from gone g
+    where m.interaction_id = g.interaction_id and m.role = 'assistant'
+)
 select count(*) from gone;
 
 -- name: erase_kept(community_id, days, rows)$

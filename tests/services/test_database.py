@@ -92,6 +92,14 @@ INDEXES = {
     "select_kept_answer": "inference_cache_pkey",
     "keep_answer": "inference_cache",
     "delete_expired_answers": "inference_cache_pkey",
+    "import_history": "messages_pkey",
+    "delete_history": "messages_",
+    "delete_empty_conversations": "conversations_pkey",
+    "erase_kept_messages": "messages_kept",
+    "select_keeping_messages": "messages_kept",
+    "select_kept_messages": "messages_pkey",
+    "update_kept_messages": "messages_pkey",
+    "forget_conversations": "conversations_user_id",
     "select_spent": "ledger_by_community",
 }
 
