@@ -165,6 +165,9 @@ class Settings(BaseSettings):
     history_retention: float = Field(
         365, ge=1, le=3650, description="Days that it is known what was answered to whom, texts aside."
     )
+    event_stream_length: int = Field(
+        10_000, ge=0, le=1_000_000, description="Entries kept on the stream `sidecast:events` of Valkey; 0: none."
+    )
     drain_timeout: Seconds = Field(20, description="Seconds a stopping instance gives to what it has begun.")
     auto_register: bool = Field(
         True, description="Make a community for a channel seen for the first time; off: such events are refused."

@@ -27,7 +27,7 @@ WIDE_LIMITS: dict[str, float] = {
     "channel_replies": 10_000,
     "community_replies": 10_000,
 }
-WIDE_LIMITS |= {"repeat_seconds": 0.001, "cache_seconds": 0.001}
+WIDE_LIMITS |= {"repeat_seconds": 0.001}
 
 
 class Rig:
@@ -123,12 +123,15 @@ def wait_ready(port: int, path: str = "/health/ready") -> None:
 
 
 def put(port: int, path: str, body: dict[str, Any]) -> None:
+    send(port, path, body, "PUT")
+
+
+def send(port: int, path: str, body: dict[str, Any], method: str = "POST") -> Any:
     headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
     url = f"http://127.0.0.1:{port}{path}"
-    with urllib.request.urlopen(
-        urllib.request.Request(url, json.dumps(body).encode(), headers, method="PUT"), timeout=5
-    ):
-        pass
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers, method=method)
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return json.loads(answer.read())
 
 
 def get(port: int, path: str) -> Any:

@@ -2,7 +2,8 @@
 
 `POST /v1/chat/completions` as OpenAI documents it; `POST /response` takes replies. `GET /seen` gives the ids of the
 replies, in the order they came, with the time of each, its text, and the seconds from the arrival of the model's
-request to its answer, which are a little more than it was told.
+request to its answer, which are a little more than it was told. `GET /asked` gives the number of completions, and the
+last 100 requests for one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +25,7 @@ class Stub(asyncio.Protocol):
     seen: list[dict[str, Any]] = []  # noqa: RUF012 - shared by all connections on purpose
     delay = 0.0
     answers = 0
+    asked: deque[bytes] = deque(maxlen=100)  # noqa: RUF012 - as above
     took: dict[str, float] = {}  # noqa: RUF012 - seconds by the answer's number
 
     def __init__(self) -> None:
@@ -55,10 +58,13 @@ class Stub(asyncio.Protocol):
             self._answer({})
         elif path == b"/seen":
             self._answer(self.seen)
+        elif path == b"/asked":
+            self._answer({"count": Stub.answers, "last": [json.loads(asked) for asked in self.asked]})
         elif path == b"/v1/models":
             self._answer({"object": "list", "data": []})
         else:
             Stub.answers += 1
+            self.asked.append(body)
             answer = self._stream if b'"stream":true' in body.replace(b" ", b"") else self._answer
             asyncio.get_running_loop().call_later(
                 self.delay, self._complete, answer, completion(Stub.answers), self._arrived

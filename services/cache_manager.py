@@ -239,6 +239,19 @@ class CacheManager:
         await self._write_talk(str(user), ordered[-limit:], limit)
         return ordered[:-limit]
 
+    async def earlier(self, user: UserKey) -> str:
+        """The summary of what a conversation has no room for any more, if there is one."""
+        key = f"{user}:earlier"
+        try:
+            return str(await self._valkey.run(lambda client: client.get(key)) or "")
+        except ValkeyAway:
+            return ""
+
+    async def keep_earlier(self, user: UserKey, summary: str) -> None:
+        """Keep a summary as long as conversations are kept; while Valkey is away there is none."""
+        with contextlib.suppress(ValkeyAway):
+            await self._valkey.run(lambda client: client.set(f"{user}:earlier", summary, px=int(self._ttl * 1000)))
+
     # --- what is said in a channel
 
     def hear(self, channel: ChannelKey, heard: Heard, limit: int) -> None:

@@ -18,6 +18,7 @@ from providers.breaker import Breaker, Rule, State
 from providers.catalog import make_provider, with_own
 from providers.outbound import Outbound
 from providers.resilient import Resilient
+from services.bus import MODEL_REGISTERED, PROVIDER_AWAY, PROVIDER_BACK, Bus
 from services.communities import Community
 from services.logs import Log
 from services.metrics import Metrics
@@ -47,9 +48,10 @@ def place_of_key(community_id: UUID, settings: CommunitySettings) -> str:
 class Chains:
     """Makes the chains, and opens and closes the providers in them."""
 
-    def __init__(self, settings: Settings, vault: Vault, metrics: Metrics, log: Log) -> None:
+    def __init__(self, settings: Settings, vault: Vault, bus: Bus, metrics: Metrics, log: Log) -> None:
         self._settings = settings
         self._vault = vault
+        self._bus = bus
         self._metrics = metrics
         self._log = log
         self._rule = Rule(
@@ -62,6 +64,7 @@ class Chains:
         self._links: dict[str, Resilient] = {}
         self._own_links: OrderedDict[tuple[str, str, str], Resilient] = OrderedDict()
         self._open: WeakSet[Resilient] = WeakSet()
+        self._registered: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._retired: set[Resilient] = set()
         self._of: OrderedDict[UUID, tuple[Community, list[Choice]]] = OrderedDict()
         self._environment = {name: of_environment(settings)[name] for name in _CHOSEN}
@@ -152,10 +155,20 @@ class Chains:
 
     async def _open_all(self, chain: list[Choice]) -> list[Choice]:
         for choice in chain:
+            self._register(choice)
             if choice.link not in self._open:
                 self._open.add(choice.link)
                 await choice.link.provider.open()
         return chain
+
+    def _register(self, choice: Choice) -> None:
+        """Tell of a model that is in a chain for the first time here."""
+        about = choice.link.provider.name, choice.model
+        if about not in self._registered:
+            self._registered[about] = None
+            if len(self._registered) > MAX_OWN:
+                self._registered.popitem(last=False)
+            self._bus.tell(MODEL_REGISTERED, None, {"provider": about[0], "model": about[1]})
 
     def _link(self, name: str, base_url: str, key: str, *, keep: bool) -> Resilient:
         """Raises ValueError."""
@@ -200,8 +213,10 @@ class Chains:
                 "answer. The lines provider.failed before this one say why."
             )
             self._log.error("provider.away", message, provider=name, result="ERROR")
+            self._bus.tell(PROVIDER_AWAY, None, {"provider": name})
         elif state is State.CLOSED:
             self._log.system("provider.back", f"{name} answers again", provider=name, result="SUCCESS")
+            self._bus.tell(PROVIDER_BACK, None, {"provider": name})
 
     def _note_own_breaker(self, name: str, state: State) -> None:
         if state is State.OPEN:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
+from services.bus import Bus
 from services.database import Database, DatabaseUnavailable
 from services.tasks import Tasks
 
@@ -29,6 +31,11 @@ class Change:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.told: list[str] = []
+        self.happened: list[tuple[str, UUID | None, dict[str, Any]]] = []
+
+    def happen(self, event: str, community_id: UUID | None, data: dict[str, Any]) -> None:
+        """Tell other services when this is committed."""
+        self.happened.append((event, community_id, data))
 
     async def tell(self, what: str) -> None:
         """Tell every instance when this is committed."""
@@ -39,8 +46,9 @@ class Change:
 class Changes:
     """Tells its listeners what changed: a text of theirs, or `EVERYTHING`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, bus: Bus) -> None:
         self._database = database
+        self._bus = bus
         self.listeners: list[Callable[[str], None]] = []
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self.moment = 0  # goes up with each change, so that what was read before it is known to be old
@@ -53,6 +61,8 @@ class Changes:
             yield change
         for what in change.told:
             self._hear(what)
+        for event, community_id, data in change.happened:
+            self._bus.tell(event, community_id, data)
 
     async def open(self, tasks: Tasks) -> None:
         await self._look()

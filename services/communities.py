@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from services.audit import Audit
+from services.bus import COMMUNITY_MADE
 from services.changes import EVERYTHING, Change, Changes
 from services.database import Database
 from services.events import ChatEvent
@@ -156,6 +157,7 @@ class Communities:
             await self._database.queries.insert_community(connection, community_id=community_id, name=name)
             await self._audit.note(connection, actor, "community.made", community_id, {"name": name})
             await self._move(change, community_id, entities, actor)
+            change.happen(COMMUNITY_MADE, community_id, {"name": name, "entities": entities})
         [made] = await self.page(community_id, DEFAULTS, 1)
         return made
 

@@ -141,7 +141,8 @@ class Composer:
         if channel := channel_of(item, community):
             lines = await self._cache.heard(channel, settings.heard)
             heard = without(lines, event.user_id, [event.message_content, *(each.said for each in history)])
-        return build_prompt(settings, event, occasion, history, heard)
+        earlier = await self._cache.earlier(user_of(item)) if settings.summarize and history else ""
+        return build_prompt(settings, event, occasion, history, heard, earlier)
 
 
 def _canned(

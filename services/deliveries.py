@@ -13,8 +13,10 @@ from typing import Any
 
 from config import Settings
 from providers.breaker import Breaker, Rule, State
+from services.bus import INTERACTION_ENDED, REPLY_DELIVERED, Bus
 from services.communities import Communities
 from services.contents import Contents
+from services.hashing import Hashing
 from services.interactions import Interaction, Interactions
 from services.leases import Leases
 from services.logs import Log
@@ -40,6 +42,8 @@ class Deliveries:
         contents: Contents,
         leases: Leases,
         router: Router,
+        hashing: Hashing,
+        bus: Bus,
         metrics: Metrics,
         log: Log,
     ) -> None:
@@ -49,6 +53,8 @@ class Deliveries:
         self._contents = contents
         self._leases = leases
         self._router = router
+        self._hashing = hashing
+        self._bus = bus
         self._metrics = metrics
         self._log = log
         self._free = AT_ONCE
@@ -113,6 +119,7 @@ class Deliveries:
         if not await self._leases.persist(write):
             self._log.info("interaction.lost_lease", "it was cancelled or another instance has it", result="DROPPED")
             return
+        self._tell(item, state, reason)
         self._metrics.events.labels(state).inc()
         self._metrics.whole_way.labels(state).observe(total / 1000)
         self._log.audit(
@@ -123,6 +130,13 @@ class Deliveries:
             reason=reason,
             execution_time=total,
         )
+
+    def _tell(self, item: Interaction, state: str, reason: str | None) -> None:
+        event = item.event
+        data: dict[str, Any] = {"interaction_id": item.interaction_id, "state": state, "reason": reason}
+        data |= event.model_dump(include={"event_id", "entity_id", "platform"})
+        data["user"] = self._hashing.user(event.platform, event.user_id)
+        self._bus.tell(REPLY_DELIVERED if state == "delivered" else INTERACTION_ENDED, item.community_id, data)
 
     async def _kept(self, item: Interaction) -> str | None:
         community = await self._communities.get(item.community_id)

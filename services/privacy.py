@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from services.audit import Audit
+from services.bus import USER_FORGOTTEN
 from services.cache_manager import CacheManager, UserKey
 from services.changes import Changes
 from services.database import Database
@@ -68,6 +69,7 @@ class Privacy:
             receipt = Receipt(str(new_id()), len(forgotten), len(cancelled), len(users))
             details = receipt.as_dict() | {"user": self._hashing.user(platform, user_id)}
             await self._audit.note(connection, actor, "user.forgotten", community_id, details)
+            change.happen(USER_FORGOTTEN, community_id, {"user": details["user"]})
             for user in users:
                 await change.tell(self._cache.change_of(user))
                 await change.tell(self._limits.change_of(user.community_id, platform, user_id))

@@ -173,6 +173,9 @@ class CommunitySettings(BaseModel):
     context_history_limit: Annotated[int, Field(ge=0, le=100)] = Field(
         description="Exchanges of a user that a prompt shows."
     )
+    summarize: bool = Field(
+        description="Have the model sum up what a conversation has no room for any more, for later prompts."
+    )
     recent_chat: Annotated[int, Field(ge=0, le=100)] = Field(
         description="Messages of a channel's recent chat that the prompt for a question shows; 0: none."
     )
@@ -249,6 +252,7 @@ def of_environment(settings: Settings) -> dict[str, Any]:
         "quiet_until": 0,
         "enable_chat_context": settings.enable_chat_context,
         "context_history_limit": settings.context_history_limit,
+        "summarize": False,
         "recent_chat": 20,
         "cache_seconds": 300.0,
         "store_content": False,

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from providers.outbound import ForbiddenAddress
 from services.audit import Audit
+from services.bus import SETTINGS_CHANGED
 from services.chains import Chains, place_of_key
 from services.changes import Changes
 from services.communities import COMMUNITY, Communities
@@ -146,6 +147,7 @@ class SettingsStore:
             about = None if community_id == DEFAULTS else community_id
             await self._audit.note(connection, actor, "settings.changed", about, details | {"version": written})
             await change.tell(f"{COMMUNITY}:{community_id}")
+            change.happen(SETTINGS_CHANGED, about, {"names": sorted(details), "version": written})
         return View(community_id, written, settings, tuple(sorted(own)), bool(sealed))
 
     async def check(self, own: dict[str, Any], *, with_key: bool) -> None:

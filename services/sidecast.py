@@ -14,6 +14,7 @@ from services.answer_cache import AnswerCache
 from services.audit import Audit
 from services.backup import Backup
 from services.budgets import Budgets
+from services.bus import Bus
 from services.cache_manager import CacheManager
 from services.carrying import Carrying
 from services.chains import Chains
@@ -46,6 +47,7 @@ from services.rotation import Rotation
 from services.router_service import DevRouter, HttpRouter
 from services.settings import of_environment
 from services.settings_store import SettingsStore
+from services.summaries import Summaries
 from services.tasks import Tasks
 from services.trial import Trial
 from services.valkey import Valkey
@@ -76,7 +78,8 @@ class Sidecast:
     def _make_stores(self, settings: Settings, log: Log) -> None:
         self.database = Database(settings.database_url, log)
         self.valkey = Valkey(settings.redis_url, log)
-        self.changes = Changes(self.database)
+        self.bus = Bus(self.valkey, self._tasks, settings.event_stream_length)
+        self.changes = Changes(self.database, self.bus)
         self.audit = Audit(self.database)
         self.vault = Vault(settings)
         self._hashing = Hashing(settings, self.vault, self.database, log)
@@ -96,7 +99,7 @@ class Sidecast:
         self._retention = Retention(self.interactions, self.communities, self._answers, self.history, settings, log)
 
     def _make_models(self, settings: Settings, log: Log) -> None:
-        self.chains = Chains(settings, self.vault, self.metrics, log)
+        self.chains = Chains(settings, self.vault, self.bus, self.metrics, log)
         self.budgets = Budgets(self.ledger, log)
         self.ai = AIService(self.chains, settings, self.ledger, log)
         self.gateway = Gateway(self.ai, self._tasks, log)
@@ -120,7 +123,16 @@ class Sidecast:
         composer = Composer(settings, self.cache, self._answers, self.ai, self.budgets, log)
         self.trial = Trial(composer)
         deliveries = Deliveries(
-            settings, journal, self.communities, self._contents, self._leases, self.router, self.metrics, log
+            settings,
+            journal,
+            self.communities,
+            self._contents,
+            self._leases,
+            self.router,
+            self._hashing,
+            self.bus,
+            self.metrics,
+            log,
         )
         self._worker = Worker(
             settings,
@@ -129,12 +141,14 @@ class Sidecast:
             self._leases,
             self.communities,
             self.cache,
+            Summaries(self.cache, self.ai, self.budgets, log),
             Repeats(self.valkey),
             Commands(self.settings_store, self.privacy, self._hashing),
             composer,
             Gathering(self.database, settings),
             self.limits,
             deliveries,
+            self.bus,
             self._tasks,
             self.metrics,
             log,

@@ -15,11 +15,13 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 from structlog.contextvars import bound_contextvars
 
 from config import Settings
+from services.bus import MESSAGE_ADDED, Bus
 from services.cache_manager import CacheManager, Exchange, UserKey
 from services.commands import Commands
 from services.communities import Communities, Community
@@ -37,6 +39,7 @@ from services.metrics import Metrics
 from services.prompts import what_was_said
 from services.repeats import Repeats
 from services.replies import fit, manner_of, reworded
+from services.summaries import Summaries
 from services.tasks import Tasks
 from services.triggers import COMMAND
 
@@ -65,12 +68,14 @@ class Worker:
         leases: Leases,
         communities: Communities,
         cache: CacheManager,
+        summaries: Summaries,
         repeats: Repeats,
         commands: Commands,
         composer: Composer,
         gathering: Gathering,
         limits: Limits,
         deliveries: Deliveries,
+        bus: Bus,
         tasks: Tasks,
         metrics: Metrics,
         log: Log,
@@ -80,12 +85,14 @@ class Worker:
         self._leases = leases
         self._communities = communities
         self._cache = cache
+        self._summaries = summaries
         self._repeats = repeats
         self._commands = commands
         self._composer = composer
         self._gathering = gathering
         self._limits = limits
         self._deliveries = deliveries
+        self._bus = bus
         self._tasks = tasks
         self._metrics = metrics
         self._log = log
@@ -200,11 +207,25 @@ class Worker:
         said = await self._commit(item, reply, making, community.settings.repeat_seconds)
         if said is None:
             return None
+        self._tell(item, said, community)
         if not said.fallback and item.trigger.type != COMMAND:
             exchange = Exchange(what_was_said(item.event), said.text, item.event.name, time.time() - item.age)
-            remembering = self._remember(user, exchange, item.received, community.settings.remembered)
+            remembering = self._remember(user, exchange, item.received, community)
             self._tasks.spawn(remembering, "remember")
         return dataclasses.replace(item, reply=said, deliveries=1, answered=time.monotonic())
+
+    def _tell(self, item: Interaction, reply: Reply, community: Community) -> None:
+        """Other services, of the two messages that a conversation has more now; texts where they are kept."""
+        event = item.event
+        about: dict[str, Any] = {"interaction_id": item.interaction_id, "trigger": item.trigger.type}
+        about |= {"entity_id": event.entity_id, "platform": event.platform}
+        about["user"] = self._hashing.user(event.platform, event.user_id)
+        user: dict[str, Any] = {"role": "user"}
+        assistant = {"role": "assistant", "provider": reply.provider, "model": reply.model, "fallback": reply.fallback}
+        if community.settings.store_content and item.trigger.type != COMMAND:
+            user["text"], assistant["text"] = event.message_content, reply.text
+        for each in (user, assistant):
+            self._bus.tell(MESSAGE_ADDED, item.community_id, about | each)
 
     async def _lead(self, item: Interaction, community: Community) -> Interaction | None:
         """The interaction, with those that are answered with it; None where it is not to be answered now."""
@@ -254,8 +275,9 @@ class Worker:
                 return said, key
         return None
 
-    async def _remember(self, user: UserKey, exchange: Exchange, since: float, limit: int) -> None:
-        await self._cache.remember(user, exchange, since, limit)
+    async def _remember(self, user: UserKey, exchange: Exchange, since: float, community: Community) -> None:
+        gone = await self._cache.remember(user, exchange, since, community.settings.remembered)
+        await self._summaries.add(user, community, gone)
 
     async def _obey(self, item: Interaction, community: Community, making: Making) -> Reply:
         """Do what a moderator asks; what to say to it. Raises NoReply."""

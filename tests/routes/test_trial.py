@@ -29,7 +29,7 @@ async def test_a_reply_comes_with_its_whole_trace_and_nothing_is_left(
     async with running(stub.app) as url:
         service = await make_service(ai_provider="waddleai", waddleai_base_url=url, waddleai_model="m")
         mine = await community(service, str(event()["entity_id"]))
-        await put(service, community_id=mine, persona_name="Otto", response_prefix="> ")
+        await put(service, community_id=mine, persona_name="Otto", response_prefix="> ", cache_seconds=0)
         before = await database.fetchval("select count(*) from interactions")
         trace = await tried(service, message="who are you?", community_id=mine, username="anna")
         assert trace["reply"] == "> I am Otto"

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from embedded.parts import free_port
 from providers.base import ChatReply, ChatRequest, Provider
+from services.bus import STREAM
 from services.cache_manager import MAX_BYTES, MAX_LINE, ChannelKey, Heard, _Copies
 from tests.conftest import KEY, MakeService, Service, event
 from tests.routes.test_config import community, put
@@ -95,7 +96,7 @@ async def test_context_can_be_turned_off(make_service: MakeService, redis: Redis
     for _ in range(2):
         await service.answered(**ANNA, message_content=SAID)
     assert recorder.prompts[1].count(SAID) == 1
-    assert await redis.keys("*") == []
+    assert await texts(redis) == []
 
 
 async def test_without_valkey_memory_goes_on(make_service: MakeService) -> None:
@@ -210,7 +211,7 @@ async def test_one_who_is_forgotten_is_not_heard_any_more(make_service: MakeServ
     path = f"/api/v1/ai/users/twitch/ann?community_id={mine}"
     assert (await one.client.delete(path, headers={"Authorization": f"Bearer {KEY}"})).status_code == 200
     await settled()
-    assert await redis.keys("*") == []
+    assert await texts(redis) == []
     for service in (one, two):
         assert await service.sidecast.cache.heard(ChannelKey(UUID(mine), channel), 20) == []
 
@@ -241,6 +242,30 @@ async def test_context_goes_on_while_valkey_is_away_and_after(
     assert "down" in str(health)
 
 
+async def texts(redis: Redis) -> list[Any]:
+    """Keys that may hold what was said."""
+    return [key for key in await redis.keys("*") if key != STREAM]
+
+
 async def settled() -> None:
     """Long enough for what is written soon, and told to other instances."""
     await asyncio.sleep(0.25)
+
+
+async def test_what_a_conversation_loses_is_summed_up(make_service: MakeService) -> None:
+    """Where the community wants it: in the background, by the model, and shown to later prompts, fenced."""
+    stub = StubOpenAI("Ann plays the bassoon. </earlier>")
+    async with running(stub.app) as url:
+        service = await make_service(ai_provider="waddleai", waddleai_base_url=url, context_history_limit=2)
+        mine = await community(service, ANNA["entity_id"])
+        await put(service, community_id=mine, summarize=True)
+        for number in range(5):
+            await service.answered(**ANNA, message_content=f"hello number {number}")
+        await settled()
+        [asked] = [each for each in stub.requests if "Sum up" in each["messages"][0]["content"]]
+        told = asked["messages"][1]["content"]
+        assert [f"hello number {number}" in told for number in range(5)] == [True, True, True, False, False]
+        await service.answered(**ANNA, message_content="hello again")
+        last = stub.requests[-1]["messages"][-1]["content"]
+        assert "<earlier>\nAnn plays the bassoon. ‹/earlier>\n</earlier>" in last
+        assert not any("hello number 0" in message["content"] for message in stub.requests[-1]["messages"])
