@@ -32,8 +32,19 @@ MAX_CHANNELS = 2_000
 # Of texts in memory, with what Python adds to them, for users and for channels each.
 MAX_BYTES = 16 * 1024 * 1024
 ENTRY_BYTES = 400
-GATHER_SECONDS = 0.05  # what is heard in a channel is written together
+GATHER_SECONDS = 0.1  # what is heard meanwhile is written together
 TOLD = "sidecast:told"
+# KEYS: whose. ARGV: how many are kept, for how many ms, and then what is added: with their times, or in order.
+_ADD_TALK = """
+redis.call('ZADD', KEYS[1], unpack(ARGV, 3))
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -ARGV[1] - 1)
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+_ADD_RING = """
+redis.call('RPUSH', KEYS[1], unpack(ARGV, 3))
+redis.call('LTRIM', KEYS[1], -ARGV[1], -1)
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
 FORGOTTEN = "forgotten"
 
 
@@ -197,6 +208,9 @@ class CacheManager:
         self._rings: _Copies[Heard] = _Copies(MAX_CHANNELS, ttl)
         self._reading: dict[str, asyncio.Future[list[Any] | None]] = {}
         self._unwritten: dict[str, tuple[list[Heard], int]] = {}
+        self._unwritten_talks: dict[str, tuple[list[Exchange], int]] = {}
+        self._writing = False
+        self._talk_script, self._ring_script = valkey.script(_ADD_TALK), valkey.script(_ADD_RING)
         # Copies made before this instance heard of what others write are not trusted while Valkey can be asked.
         self._trusted_since = 0.0 if not valkey.is_set else float("inf")
         self._moment = 0
@@ -236,7 +250,9 @@ class CacheManager:
         known = self._talks.get(str(user)) or []
         ordered = sorted({*known, exchange}, key=lambda each: each.at)
         self._talks.keep(str(user), ordered[-limit:], time.monotonic())
-        await self._write_talk(str(user), ordered[-limit:], limit)
+        # All that is known, so that what Valkey has lost is there again.
+        self._unwritten_talks[str(user)] = ordered[-limit:], limit
+        await self._write()
         return ordered[:-limit]
 
     async def earlier(self, user: UserKey) -> str:
@@ -262,14 +278,10 @@ class CacheManager:
         if any(line.said == heard.said and line.user_id == heard.user_id for line in known[-SAME_LINES:]):
             return  # sent twice, or spam
         self._rings.add(key, heard, limit)
-        if not self._valkey.is_set:
-            return
-        if not self._unwritten:
-            self._tasks.spawn(self._write_rings(), "write what was heard")
-        lines, _ = self._unwritten.setdefault(key, ([], limit))
-        lines.append(heard)
-        del lines[:-limit]
-        self._unwritten[key] = lines, limit
+        if self._valkey.is_set:
+            lines, _ = self._unwritten.get(key, ([], limit))
+            self._unwritten[key] = [*lines, heard][-limit:], limit
+            self._write_soon()
 
     async def heard(self, channel: ChannelKey, limit: int) -> list[Heard]:
         """The newest messages in a channel, oldest first."""
@@ -282,12 +294,12 @@ class CacheManager:
         def gone(line: Heard) -> bool:
             return bool(line.user_id == user_id if user_id else line.event_id and line.event_id == event_id)
 
-        await self._write_rings(at_once=True)
+        await self._write()
         lines = await self._read_ring(key) or self._rings.get(key) or []
         with contextlib.suppress(ValkeyAway):
             for line in filter(gone, lines):
                 await self._valkey.run(lambda client, line=line: client.lrem(key, 0, line.encoded()))  # type: ignore[misc]
-            await self._valkey.run(lambda client: client.publish(TOLD, f"{self._me} {key}"))
+            await self._valkey.run(lambda client: client.publish(TOLD, self._telling(key)))
         if self._rings.get(key) is not None:
             self._rings.keep(key, [line for line in lines if not gone(line)], time.monotonic())
 
@@ -301,6 +313,7 @@ class CacheManager:
         """Let go of what is kept for all instances: the user's talk, and recent chat, where their words may stand."""
         rings = str(ChannelKey(user.community_id, ""))
         self._unwritten = {key: lines for key, lines in self._unwritten.items() if not key.startswith(rings)}
+        self._unwritten_talks.pop(str(user), None)
 
         async def delete(client: Redis) -> None:
             keys = [key async for key in client.scan_iter(match=f"{_literal(rings)}*", count=1_000)]
@@ -347,21 +360,6 @@ class CacheManager:
             return None
         return [Exchange.decoded(str(entry)) for entry in entries]
 
-    async def _write_talk(self, key: str, exchanges: list[Exchange], limit: int) -> None:
-        """All that is known, so that what Valkey has lost is there again."""
-        scores = {exchange.encoded(): exchange.at for exchange in exchanges}
-
-        async def write(client: Redis) -> None:
-            async with client.pipeline(transaction=True) as pipe:
-                pipe.zadd(key, scores)
-                pipe.zremrangebyrank(key, 0, -limit - 1)
-                pipe.pexpire(key, int(self._ttl * 1000))
-                pipe.publish(TOLD, f"{self._me} {key}")
-                await pipe.execute()
-
-        with contextlib.suppress(ValkeyAway):
-            await self._valkey.run(write)
-
     async def _read_ring(self, key: str) -> list[Heard] | None:
         unwritten, _ = self._unwritten.get(key, ([], 0))
         if not self._valkey.is_set:
@@ -372,32 +370,51 @@ class CacheManager:
             return None
         return sorted({*map(Heard.decoded, entries), *unwritten}, key=lambda line: line.at)
 
-    async def _write_rings(self, *, at_once: bool = False) -> None:
-        if not at_once:
+    def _write_soon(self) -> None:
+        """What is unwritten is written together, and told to the other instances."""
+        if self._valkey.is_set and not self._writing:
+            self._writing = True
+            self._tasks.spawn(self._write_later(), "write what was heard")
+
+    async def _write_later(self) -> None:
+        try:
             await asyncio.sleep(GATHER_SECONDS)
-        unwritten, self._unwritten = self._unwritten, {}
-        if not unwritten:
+        finally:
+            self._writing = False
+            await self._write()
+
+    async def _write(self) -> None:
+        talks, self._unwritten_talks = self._unwritten_talks, {}
+        rings, self._unwritten = self._unwritten, {}
+        if not talks and not rings:
             return
+        ttl = int(self._ttl * 1000)
 
         async def write(client: Redis) -> None:
             async with client.pipeline(transaction=False) as pipe:
-                for key, (lines, limit) in unwritten.items():
-                    pipe.rpush(key, *(line.encoded() for line in lines))
-                    pipe.ltrim(key, -limit, -1)
-                    pipe.pexpire(key, int(self._ttl * 1000))
-                    pipe.publish(TOLD, f"{self._me} {key}")
+                for key, (exchanges, limit) in talks.items():
+                    scored = [part for each in exchanges for part in (each.at, each.encoded())]
+                    self._talk_script.ask(pipe, [key], [limit, ttl, *scored])
+                for key, (lines, limit) in rings.items():
+                    self._ring_script.ask(pipe, [key], [limit, ttl, *(line.encoded() for line in lines)])
+                pipe.publish(TOLD, self._telling(*talks, *rings))
                 await pipe.execute()
 
         with contextlib.suppress(ValkeyAway):
             await self._valkey.run(write)
 
+    def _telling(self, *keys: str) -> bytes:
+        """What other instances hear: who has written what."""
+        return orjson.dumps([self._me, *keys])
+
     def _hear_told(self, message: str) -> None:
         """Another instance has written something: what is kept of it here is old."""
-        who, _, key = message.partition(" ")
+        who, *keys = orjson.loads(message)
         if who != self._me:
             self._moment += 1
-            self._talks.drop(key)
-            self._rings.drop(key)
+            for key in keys:
+                self._talks.drop(key)
+                self._rings.drop(key)
 
     def _hear_gap(self, *, connected: bool) -> None:
         self._trusted_since = time.monotonic() if connected else float("inf")

@@ -164,7 +164,7 @@ class Limits:
             for taking in takings:
                 numbers = [number for limit in taking.limits for number in (limit.count, int(limit.seconds * 1000))]
                 keys = [limit.key for limit in taking.limits]
-                await self._script(keys=keys, args=[str(taking.interaction_id), *numbers], client=pipe)
+                self._script.ask(pipe, keys, [str(taking.interaction_id), *numbers])
             full: list[int] = await pipe.execute()
             return full
 

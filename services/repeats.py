@@ -10,12 +10,17 @@ import time
 from collections import OrderedDict
 from uuid import UUID
 
-from redis.asyncio import Redis
-
 from services.texts import fold
 from services.valkey import Valkey, ValkeyAway
 
 MAX_KNOWN = 50_000
+# KEYS: the text in its channel. ARGV: the interaction, ms. Answers whose it is.
+_CLAIM = """
+local whose = redis.call('GET', KEYS[1])
+if whose then return whose end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return ARGV[1]
+"""
 
 
 class Repeats:
@@ -23,6 +28,7 @@ class Repeats:
 
     def __init__(self, valkey: Valkey) -> None:
         self._valkey = valkey
+        self._script = valkey.script(_CLAIM)
         self._said: OrderedDict[str, tuple[float, UUID]] = OrderedDict()
 
     def take(self, community_id: UUID, entity_id: str, text: str, interaction_id: UUID, seconds: float) -> str | None:
@@ -41,18 +47,12 @@ class Repeats:
     async def claim(self, key: str, interaction_id: UUID, seconds: float) -> bool:
         """Whether no other instance has said it; also where Valkey does not answer."""
 
-        async def ask(client: Redis) -> str | None:
-            async with client.pipeline(transaction=True) as pipe:
-                pipe.set(key, str(interaction_id), nx=True, px=int(seconds * 1000))
-                pipe.get(key)
-                _, whose = await pipe.execute()
-                return str(whose) if whose else None
-
+        arguments = [str(interaction_id), max(int(seconds * 1000), 1)]
         try:
-            whose = await self._valkey.run(ask)
+            whose = await self._valkey.run(lambda client: self._script.ask(client, [key], arguments))
         except ValkeyAway:
             return True
-        return whose in {None, str(interaction_id)}
+        return bool(whose == str(interaction_id))
 
 
 def _key(community_id: UUID, entity_id: str, text: str) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from config import VALKEY_TIMEOUT
 from services.logs import Log
@@ -33,6 +34,7 @@ class Valkey:
     def __init__(self, url: str, log: Log) -> None:
         self._client = _connect(url) if url else None
         self._log = log
+        self._scripts: list[Script] = []
         self._away_since: float | None = None
         self._retry_at = 0.0
 
@@ -46,7 +48,11 @@ class Valkey:
             raise ValkeyAway
         try:
             async with asyncio.timeout(VALKEY_TIMEOUT):
-                result = await command(self._client)
+                try:
+                    result = await command(self._client)
+                except NoScriptError:  # it was started anew, or flushed
+                    await self._load_scripts(self._client)
+                    result = await command(self._client)
         except (RedisError, OSError, TimeoutError) as error:
             self._note_away(error)
             raise ValkeyAway from error
@@ -57,9 +63,15 @@ class Valkey:
         """Hears what is published; None where there is no Valkey."""
         return Listener(self._client, channel, hear, gap) if self._client is not None else None
 
-    def script(self, text: str) -> Any:
-        """A Lua script, to be called with the client of `run`."""
-        return self._client.register_script(text) if self._client is not None else None
+    def script(self, text: str) -> Script:
+        """A Lua script, to be asked for in a command of `run`."""
+        script = Script(text)
+        self._scripts.append(script)
+        return script
+
+    async def _load_scripts(self, client: Redis) -> None:
+        for script in self._scripts:
+            await client.script_load(script.text)
 
     async def ping(self) -> None:
         """Raises RedisError or OSError."""
@@ -84,6 +96,18 @@ class Valkey:
             seconds = round(time.monotonic() - self._away_since, 1)
             self._away_since = None
             self._log.system("valkey.back", f"Valkey answers again after {seconds} s", result="SUCCESS")
+
+
+class Script:
+    """A Lua script that the server knows by its hash: redis-py's own asks for it before each pipeline."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def ask(self, client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Its answer; or, with a pipeline, to be awaited with that."""
+        return client.evalsha(self._sha, len(keys), *keys, *arguments)
 
 
 class Listener:
