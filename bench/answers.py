@@ -32,7 +32,7 @@ from services.answer_cache import LONGEST
 
 TIMES = 10_000
 QUESTIONS = 500
-AT_ONCE = 20
+AT_ONCE = 4
 MODEL_SECONDS = 0.2
 CHANNEL = "twitch:channel:answers"
 
@@ -59,7 +59,7 @@ async def ask(client: httpx.AsyncClient, number: int, text: str) -> dict[str, An
         outcome: dict[str, Any] = (await client.get(path)).raise_for_status().json()["data"]
         if outcome["state"] in {"delivered", "suppressed", "expired", "failed", "undeliverable"}:
             return outcome
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.02)
 
 
 async def run(made: Rig, texts: list[str], times: int) -> str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import time
+from collections import OrderedDict
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -32,6 +34,8 @@ QUESTION = "question"
 STAND_IN = "Quillon"
 _STAND_IN = re.compile(rf"\b{STAND_IN}\b", re.IGNORECASE)
 LONGEST = 300
+MAX_IN_MEMORY = 1_000
+MEMORY_SECONDS = 30.0
 _ABOUT_ASKER = re.compile(
     r"\b(?:my|mine|myself|am i|i'?m|i am|i'?ve|i have|i was|i had|did i|was i|who i|remember me"
     r"|mein\w*|ich bin|bin ich|mon|ma|mes|je suis|suis-je|mis?|soy|meus?|minhas?|sou eu|мо[йяиё]|моего|меня зовут)\b"
@@ -84,10 +88,11 @@ class AnswerCache:
         self._tasks = tasks
         self._metrics = metrics
         self._log = log
+        self._memory: OrderedDict[str, tuple[float, Kept]] = OrderedDict()
 
     async def find(self, question: Question, community: Community) -> Kept | None:
         """The answer, if it was given of late."""
-        kept = await self._in_valkey(question)
+        kept = self._in_memory(question) or await self._in_valkey(question, community)
         if kept is None and community.settings.store_content:
             kept = await self._in_database(question)
         self._metrics.answers.labels("miss" if kept is None else "hit").inc()
@@ -97,12 +102,28 @@ class AnswerCache:
         """Keep an answer for `cache_seconds`, soon."""
         self._tasks.spawn(self._keep(question, kept, community), "keep an answer")
 
-    async def _in_valkey(self, question: Question) -> Kept | None:
+    def _in_memory(self, question: Question) -> Kept | None:
+        until, kept = self._memory.get(question.name, (0.0, None))
+        return kept if until > time.monotonic() else None
+
+    def _remember(self, question: Question, kept: Kept, seconds: float) -> None:
+        """For the next who ask, without a word with Valkey."""
+        self._memory[question.name] = time.monotonic() + min(seconds, MEMORY_SECONDS), kept
+        self._memory.move_to_end(question.name)
+        while len(self._memory) > MAX_IN_MEMORY:
+            self._memory.popitem(last=False)
+
+    async def _in_valkey(self, question: Question, community: Community) -> Kept | None:
         try:
             found = await self._valkey.run(lambda client: client.get(question.name))
         except ValkeyAway:
             return None
-        return Kept(*orjson.loads(found)) if found else None
+        if not found:
+            return None
+        kept = Kept(*orjson.loads(found))
+        # Valkey knows for how long it may still be given, which is not asked for.
+        self._remember(question, kept, min(MEMORY_SECONDS, community.settings.cache_seconds))
+        return kept
 
     async def _in_database(self, question: Question) -> Kept | None:
         about = {"community_id": question.community_id, "key": question.key}
@@ -120,6 +141,7 @@ class AnswerCache:
 
     async def _keep(self, question: Question, kept: Kept, community: Community) -> None:
         text, seconds = orjson.dumps(dataclasses.astuple(kept)).decode(), community.settings.cache_seconds
+        self._remember(question, kept, seconds)
         await self._put(question, text, seconds)
         if not community.settings.store_content:
             return

@@ -162,6 +162,7 @@ async def test_only_a_community_that_keeps_texts_has_them_in_postgresql(
         assert len(rows) == kept
         assert "Hades" not in str(rows)
         await redis.flushall()
+        service.sidecast._answers._memory.clear()
         await asked(service, channel)
         assert len(stub.requests) == (1 if kept else 2)
         assert bool(await redis.keys("*:answer:*")) is True
