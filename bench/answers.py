@@ -64,7 +64,7 @@ async def ask(client: httpx.AsyncClient, number: int, text: str) -> dict[str, An
 
 async def run(made: Rig, texts: list[str], times: int) -> str:
     stub = made.stub(MODEL_SECONDS)
-    port = made.service(stub, settings={"ENABLE_CHAT_CONTEXT": "false", "MAX_CONCURRENT_REQUESTS": "50"})
+    port = made.service(stub, settings={"MAX_CONCURRENT_REQUESTS": "50"})
     chance = random.Random(1)
     chance.shuffle(texts)
     weights = list(accumulate(1 / rank for rank in range(1, len(texts) + 1)))
