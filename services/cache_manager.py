@@ -12,13 +12,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
 from redis.asyncio import Redis
 
 from services.changes import Changes
+from services.copies import Copies, Entry
 from services.tasks import Tasks
 from services.valkey import Valkey, ValkeyAway
 
@@ -29,9 +30,6 @@ SAME_LINES = 5
 MAX_EXCHANGES = 100
 MAX_USERS = 10_000
 MAX_CHANNELS = 2_000
-# Of texts in memory, with what Python adds to them, for users and for channels each.
-MAX_BYTES = 16 * 1024 * 1024
-ENTRY_BYTES = 400
 GATHER_SECONDS = 0.1  # what is heard meanwhile is written together
 TOLD = "sidecast:told"
 # KEYS: whose. ARGV: how many are kept, for how many ms, and then what is added: with their times, or in order.
@@ -114,86 +112,6 @@ class ChannelKey:
         return f"sidecast:{{{self.community_id}}}:heard:{self.entity_id}"
 
 
-class _Dated(Protocol):
-    def __hash__(self) -> int: ...
-
-    @property
-    def at(self) -> float: ...
-
-    def encoded(self) -> bytes: ...
-
-
-Entry = TypeVar("Entry", bound=_Dated)
-
-
-@dataclass
-class _Copy(Generic[Entry]):
-    entries: list[Entry]
-    whole: float  # since when nothing is missing; 0 where something may be
-    touched: float
-    size: int
-
-
-class _Copies(Generic[Entry]):
-    """Entries by key, those used last; bounded in number and in bytes."""
-
-    def __init__(self, most: int, ttl: float) -> None:
-        self._most = most
-        self._ttl = ttl
-        self._kept: OrderedDict[str, _Copy[Entry]] = OrderedDict()
-        self.size = 0
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def get(self, key: str, since: float = 0.0) -> list[Entry] | None:
-        """What is kept, and has been whole since a moment of the monotonic clock or later."""
-        copy = self._kept.get(key)
-        if copy is None or copy.whole < since or copy.touched < time.monotonic() - self._ttl:
-            return None
-        return copy.entries
-
-    def keep(self, key: str, entries: list[Entry], whole: float) -> None:
-        self.drop(key)
-        size = ENTRY_BYTES + sum(ENTRY_BYTES + len(entry.encoded()) for entry in entries)
-        self._kept[key] = _Copy(entries, whole, time.monotonic(), size)
-        self.size += size
-        self._bound()
-
-    def add(self, key: str, entry: Entry, limit: int) -> None:
-        """Add to what is kept; the oldest beyond the limit goes."""
-        copy = self._kept.get(key)
-        now = time.monotonic()
-        if copy is None or copy.touched < now - self._ttl:
-            self.keep(key, [entry], 0.0)
-            return
-        size = ENTRY_BYTES + len(entry.encoded())
-        gone = copy.entries[: max(len(copy.entries) + 1 - limit, 0)]
-        # A new list, since the old one may be in use.
-        copy.entries = [*copy.entries[len(gone) :], entry]
-        copy.touched = now
-        size -= sum(ENTRY_BYTES + len(each.encoded()) for each in gone)
-        copy.size += size
-        self.size += size
-        self._kept.move_to_end(key)
-        self._bound()
-
-    def _bound(self) -> None:
-        """What was used longest ago goes."""
-        while self._kept and (len(self._kept) > self._most or self.size > MAX_BYTES):
-            self.drop(next(iter(self._kept)))
-
-    def drop(self, key: str) -> None:
-        copy = self._kept.pop(key, None)
-        if copy is not None:
-            self.size -= copy.size
-
-    def drop_all(self, begin: str) -> None:
-        """All whose keys begin so."""
-        for key in [key for key in self._kept if key.startswith(begin)]:
-            self.drop(key)
-
-
 class CacheManager:
     """Conversations of the last `CONTEXT_TTL` seconds; how much of them, the community says."""
 
@@ -204,8 +122,8 @@ class CacheManager:
         self._me = uuid4().hex
         changes.listeners.append(self._hear_change)
         self._forgotten: OrderedDict[str, float] = OrderedDict()
-        self._talks: _Copies[Exchange] = _Copies(MAX_USERS, ttl)
-        self._rings: _Copies[Heard] = _Copies(MAX_CHANNELS, ttl)
+        self._talks: Copies[Exchange] = Copies(MAX_USERS, ttl)
+        self._rings: Copies[Heard] = Copies(MAX_CHANNELS, ttl)
         self._reading: dict[str, asyncio.Future[list[Any] | None]] = {}
         self._unwritten: dict[str, tuple[list[Heard], int]] = {}
         self._unwritten_talks: dict[str, tuple[list[Exchange], int]] = {}
@@ -325,7 +243,7 @@ class CacheManager:
 
     # --- how
 
-    async def _read(self, key: str, copies: _Copies[Entry], load: Callable[[str], Any]) -> list[Entry]:
+    async def _read(self, key: str, copies: Copies[Entry], load: Callable[[str], Any]) -> list[Entry]:
         known = copies.get(key, self._trusted_since)
         if known is None:
             self._begin(key, copies, load)
@@ -334,13 +252,13 @@ class CacheManager:
         # Away: what memory has is all there is.
         return known if known is not None else copies.get(key) or []
 
-    def _begin(self, key: str, copies: _Copies[Entry], load: Callable[[str], Any]) -> None:
+    def _begin(self, key: str, copies: Copies[Entry], load: Callable[[str], Any]) -> None:
         if key in self._reading or copies.get(key, self._trusted_since) is not None:
             return
         reading = self._reading[key] = asyncio.ensure_future(self._load(key, copies, load))
         reading.add_done_callback(lambda _: self._reading.pop(key, None))
 
-    async def _load(self, key: str, copies: _Copies[Entry], load: Callable[[str], Any]) -> list[Entry] | None:
+    async def _load(self, key: str, copies: Copies[Entry], load: Callable[[str], Any]) -> list[Entry] | None:
         """What Valkey has, kept unless it may be old already; None while it is away."""
         moment, began = self._moment, time.monotonic()
         found: list[Entry] | None = await load(key)

@@ -81,7 +81,9 @@ _ASKING = re.compile(
     r"|is it possible|is there (?:a|an|any)"
     r"|(?:can|could) (?:some|any)(?:one|body)|(?:i|we) (?:need|want) (?:some )?help|i (?:wanna|want to|wanted to) ask"
     r"|do(?:es|se)? any(?:one|body)|have (?:you|u) (?:ever|tried|seen)|how (?:do|can|to|would|should) (?:i|we|one)"
-    r"|how to fix|(?:can|could) (?:you|u) \w+ me"
+    r"|how to fix|(?<!if )(?:can|could|would|will) (?:you|u|y'?all) (?:guys )?(?:please |pls )?\w{2,}"
+    r"|do (?:you|u|y'?all) (?:guys )?(?:know|have|think|like|play|want|need|ever|still|even|recommend)"
+    r"|(?:are|r) (?:you|u|y'?all) (?:guys )?(?:gonna|going|coming|playing|doing|live|still|from|finna|planning)"
     r"|alguien sabe|alguém sabe|weiß jemand|quelqu'un sait|qualcuno sa)\b"
 )
 # Set phrases that are cries, scorn or taunts in the form of questions; whole sentences.
@@ -331,7 +333,8 @@ def _form(words: tuple[str, ...], asks: bool) -> str | None:
 
 def _names(words: tuple[str, ...], at: int, asks: bool) -> bool:
     """Whether a name may follow the auxiliary that a sentence begins with: `did Max win the last one`."""
-    return asks and at == 0 and len(words) > 3 and words[0] in _BEFORE_NAMES and words[1] not in _NO_NAMES | _NO_SUBJECT
+    known = _BEFORE_NAMES if asks else _ASKS_OF_NAMES
+    return at == 0 and len(words) > 3 and words[0] in known and words[1] not in _NO_NAMES | _NO_SUBJECT
 
 
 def _asks(word: str, rest: tuple[str, ...], asks: bool) -> bool:
@@ -346,9 +349,9 @@ def _asks(word: str, rest: tuple[str, ...], asks: bool) -> bool:
         return False
     if rest[0] in _PRONOUNS:  # else it is a clause: `what he said`
         return rest[1].endswith(("in", "ing")) or rest[1] in _GOES_WITH
-    return word in {"who", "where", "which"} or any(
-        each in _AUXILIARY or each in _PRONOUNS or each.endswith("ing") for each in rest
-    )
+    if word not in {"how", "hows"}:
+        return True
+    return rest[0] in _MEASURES or any(each in _AUXILIARY or each in _PRONOUNS or each.endswith("ing") for each in rest)
 
 
 ECHO_WORDS = 3
@@ -363,6 +366,8 @@ _NO_NAMES = _set(
     "like idk the a my if but because cause and or of in on at to with for"
 )
 _BEFORE_NAMES = _set("did does do is are was were can could will would should has")
+_ASKS_OF_NAMES = _set("did does")
+_MEASURES = _set("much many long old far tall big come to about often fast late early soon")
 _NO_SUBJECT = _set(
     "not so crazy be have never just literally actually still too very really all for good bad no better worse as "
     "what why how where who wild insane peak see get go say make take give do done gonna going "

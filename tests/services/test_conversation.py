@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 from embedded.parts import free_port
 from providers.base import ChatReply, ChatRequest, Provider
 from services.bus import STREAM
-from services.cache_manager import MAX_BYTES, MAX_LINE, ChannelKey, Heard, _Copies
+from services.cache_manager import MAX_LINE, ChannelKey, Heard
+from services.copies import MAX_BYTES, Copies
 from tests.conftest import KEY, MakeService, Service, event
 from tests.routes.test_config import community, put
 from tests.stubs.openai import StubOpenAI
@@ -217,7 +218,7 @@ async def test_one_who_is_forgotten_is_not_heard_any_more(make_service: MakeServ
 
 
 async def test_memory_is_bounded_in_number_and_in_bytes() -> None:
-    copies: _Copies[Heard] = _Copies(1_000, 60)
+    copies: Copies[Heard] = Copies(1_000, 60)
     for number in range(5_000):
         copies.keep(str(number), [Heard("u", "n", "x" * MAX_LINE, 1.0)] * 20, 0.0)
         copies.add(str(number), Heard("u", "n", "y", 2.0), 20)
