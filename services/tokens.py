@@ -29,8 +29,8 @@ CUT_MARK = " …"
 LEAST_SAID = 16
 MOST_COUNTS = 3
 # tiktoken keeps a file under the SHA-1 of where it came from; without it, it would go and fetch it.
-_ENCODINGS = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
-_ENCODING = "o200k_base"
+_SOURCE = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
+_ENCODINGS = ("o200k_base", "cl100k_base")
 
 Measure = Callable[[str], int]
 
@@ -124,10 +124,13 @@ def _cut(prompt: Prompt, part: str, fits: Callable[[Prompt], bool]) -> Prompt | 
 
 @functools.cache
 def by_tiktoken() -> Measure | None:
-    """Counts as OpenAI's models do, where tiktoken and the file of their encoding are there; nothing is fetched."""
+    """Counts as OpenAI's models do, where tiktoken and the file of an encoding are there; nothing is fetched."""
     folder = os.environ.get("TIKTOKEN_CACHE_DIR", "")
-    name = hashlib.sha1(_ENCODINGS.format(_ENCODING).encode(), usedforsecurity=False).hexdigest()
-    if not folder or not (Path(folder) / name).is_file() or importlib.util.find_spec("tiktoken") is None:
+    if not folder or importlib.util.find_spec("tiktoken") is None:
         return None
-    encoding = importlib.import_module("tiktoken").get_encoding(_ENCODING)
-    return lambda text: len(encoding.encode_ordinary(text))
+    for name in _ENCODINGS:
+        file = hashlib.sha1(_SOURCE.format(name).encode(), usedforsecurity=False).hexdigest()
+        if (Path(folder) / file).is_file():
+            encoding = importlib.import_module("tiktoken").get_encoding(name)
+            return lambda text: len(encoding.encode_ordinary(text))
+    return None

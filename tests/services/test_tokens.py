@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from services.cache_manager import Exchange, Heard
 from services.chains import Choice
 from services.logs import open_log
 from services.prompts import Prompt
-from services.tokens import CUT_MARK, MESSAGE_TOKENS, PROMPT_TOKENS, Tokens, bound
+from services.tokens import CUT_MARK, MESSAGE_TOKENS, PROMPT_TOKENS, Tokens, bound, by_tiktoken
 from tests.conftest import SHARED_DATA
 from tests.services.test_prompts import SETTINGS, prompt
 
@@ -117,6 +120,32 @@ async def test_anything_fits(said: str, window: int, examples: bool) -> None:
     fitting = await TOKENS.fit(made, choice(Link(window, examples=examples), 50))
     least = cost(prompt(message_content="x"), examples=examples)
     assert cost(fitting, examples=examples) <= max(window - 50, least + 200)
+
+
+def test_tiktoken_counts_only_where_the_file_of_an_encoding_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without the file it would be fetched; so it is not even asked."""
+    asked: list[str] = []
+
+    def get_encoding(name: str) -> Any:
+        asked.append(name)
+        return SimpleNamespace(encode_ordinary=str.split)
+
+    monkeypatch.setitem(sys.modules, "tiktoken", SimpleNamespace(get_encoding=get_encoding, __spec__=object()))
+    monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
+    by_tiktoken.cache_clear()
+    assert by_tiktoken() is None
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    by_tiktoken.cache_clear()
+    assert by_tiktoken() is None
+    (tmp_path / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4").touch()  # cl100k_base, as tiktoken names it
+    by_tiktoken.cache_clear()
+    measure = by_tiktoken()
+    by_tiktoken.cache_clear()
+    assert measure is not None
+    assert measure("three words here") == 3
+    assert asked == ["cl100k_base"]
 
 
 @pytest.fixture
