@@ -33,11 +33,11 @@ USERS = 100_000
 SAMPLE = 50
 REMEMBERED = 5
 DRAIN_SECONDS = 300
-NUMBERED = re.compile(r"this is message (\d+)")
+NUMBERED = re.compile(r"message number (\d+)")
 
 
 def greeting(number: int) -> str:
-    return f"hello, this is message {number}"
+    return f"hello there, message number {number}"
 
 
 def of_user(user: int, text: str, number: int) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def prompt_with(stub: int, text: str) -> list[dict[str, Any]]:
 
 def batch(number: int) -> bytes:
     events = [
-        of_user(n % USERS, greeting(n) if n % ONE_IN == 0 else f"that was close, number {n}", n)
+        of_user(n % USERS, greeting(n) if n % ONE_IN == 0 else f"that was close, I counted {n}", n)
         for n in range(number * BATCH, (number + 1) * BATCH)
     ]
     return post(f"{INTERACTION}/batch", {"events": events}, KEY)

@@ -25,6 +25,7 @@ def run(info: ScriptInfo, work: Callable[[Sidecast], Awaitable[Result]]) -> Resu
         try:
             return await work(services)
         finally:
+            await services.bus.flush()
             await services.valkey.close()
             await services.database.close()
 

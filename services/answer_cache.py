@@ -32,12 +32,13 @@ from services.vault import Unreadable, Vault
 QUESTION = "question"
 # A name that nobody has, for models that call by name whom they answer.
 STAND_IN = "Quillon"
-_STAND_IN = re.compile(rf"\b{STAND_IN}\b", re.IGNORECASE)
+_STAND_IN = re.compile(STAND_IN, re.IGNORECASE)
 LONGEST = 300
 MAX_IN_MEMORY = 1_000
 MEMORY_SECONDS = 30.0
 _ABOUT_ASKER = re.compile(
-    r"\b(?:my|mine|myself|am i|i'?m|i am|i'?ve|i have|i was|i had|did i|was i|who i|remember me"
+    r"\b(?:my|mine|myself|am i|i'?m|i am|i'?ve|i have|i was|i had|did i|was i|who i|me"
+    r"|i (?:live|work|like|love|hate|want|need|feel|got|play|study|come|go)"
     r"|mein\w*|ich bin|bin ich|mon|ma|mes|je suis|suis-je|mis?|soy|meus?|minhas?|sou eu|мо[йяиё]|моего|меня зовут)\b"
     r"|私|僕|俺|わたし|ぼく|おれ|我的|나의|내가"
 )

@@ -8,6 +8,8 @@ away is told with what happens once it is back, 5,000 entries at most: the journ
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import deque
 from datetime import UTC, datetime
 from typing import Any
@@ -23,10 +25,12 @@ STREAM = "sidecast:events"
 MAX_WAITING = 5_000
 GATHER_SECONDS = 0.1
 MOST_AT_ONCE = 500
+LONGEST_SECONDS = 24 * 3600.0  # that an entry stays
 
-# KEYS: the stream. ARGV: its length, then four texts for each entry.
+# KEYS: the stream. ARGV: its length, the oldest time in it, then four texts for each entry.
 _ADD = """
-for i = 2, #ARGV, 4 do
+redis.call('XTRIM', KEYS[1], 'MINID', '~', ARGV[2])
+for i = 3, #ARGV, 4 do
     redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*',
         'event', ARGV[i], 'at', ARGV[i + 1], 'community_id', ARGV[i + 2], 'data', ARGV[i + 3])
 end
@@ -89,6 +93,27 @@ class Bus:
         finally:
             self._writing = False
 
+    async def flush(self) -> None:
+        """Tell what waits now, as far as Valkey answers."""
+        while self._waiting:
+            entries = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
+            try:
+                await self._valkey.run(lambda client, entries=entries: self._write(client, entries))  # type: ignore[misc]
+            except ValkeyAway:
+                return
+
+    async def forget(self, user: str) -> None:
+        """Let go of what was told of a person, named by the keyed hash."""
+
+        async def delete(client: Redis) -> None:
+            found: Any = await client.xrange(STREAM)
+            theirs = [number for number, fields in found if orjson.loads(fields["data"]).get("user") == user]
+            if theirs:
+                await client.xdel(STREAM, *theirs)
+
+        with contextlib.suppress(ValkeyAway):
+            await self._valkey.run(delete)
+
     async def _write(self, client: Redis, entries: list[tuple[str, str, str, str]]) -> None:
         fields = [text for entry in entries for text in entry]
-        await self._script.ask(client, [STREAM], [self._length, *fields])
+        await self._script.ask(client, [STREAM], [self._length, int((time.time() - LONGEST_SECONDS) * 1000), *fields])

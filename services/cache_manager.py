@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 import orjson
 from redis.asyncio import Redis
 
-from services.changes import Changes
+from services.changes import EVERYTHING, Changes
 from services.copies import Copies, Entry
 from services.tasks import Tasks
 from services.valkey import Valkey, ValkeyAway
@@ -30,15 +30,23 @@ SAME_LINES = 5
 MAX_EXCHANGES = 100
 MAX_USERS = 10_000
 MAX_CHANNELS = 2_000
+MAX_LINES = 100
+MAX_UNWRITTEN = 1_000
+MAX_UNHEARD = 5_000
+MOST_TRIES = 60
+AGAIN_SECONDS = 1.0
 GATHER_SECONDS = 0.1  # what is heard meanwhile is written together
 TOLD = "sidecast:told"
-# KEYS: whose. ARGV: how many are kept, for how many ms, and then what is added: with their times, or in order.
+# KEYS: whose, and of a channel the set of all. ARGV: how many are kept, for how many ms, and what is added: with their
+# times, or in order.
 _ADD_TALK = """
 redis.call('ZADD', KEYS[1], unpack(ARGV, 3))
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -ARGV[1] - 1)
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 _ADD_RING = """
+redis.call('SADD', KEYS[2], KEYS[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('RPUSH', KEYS[1], unpack(ARGV, 3))
 redis.call('LTRIM', KEYS[1], -ARGV[1], -1)
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -126,6 +134,7 @@ class CacheManager:
         self._rings: Copies[Heard] = Copies(MAX_CHANNELS, ttl)
         self._reading: dict[str, asyncio.Future[list[Any] | None]] = {}
         self._unwritten: dict[str, tuple[list[Heard], int]] = {}
+        self._unheard: OrderedDict[tuple[str, str | None, str | None], float] = OrderedDict()
         self._unwritten_talks: dict[str, tuple[list[Exchange], int]] = {}
         self._writing = False
         self._talk_script, self._ring_script = valkey.script(_ADD_TALK), valkey.script(_ADD_RING)
@@ -162,14 +171,18 @@ class CacheManager:
         """
         if not limit or self._forgotten.get(str(user), 0.0) > since:
             return []
-        exchange = exchange.cut()
-        await self.history(user, limit)
-        # Read again without waiting in between, so that two answers in flight both stay.
-        known = self._talks.get(str(user)) or []
-        ordered = sorted({*known, exchange}, key=lambda each: each.at)
-        self._talks.keep(str(user), ordered[-limit:], time.monotonic())
+        exchange, key = exchange.cut(), str(user)
+        read = await self.history(user, MAX_EXCHANGES)
+        if self._forgotten.get(key, 0.0) > since:  # meanwhile
+            return []
+        # Looked at again without waiting in between, so that two answers in flight both stay.
+        whole = self._talks.get(key, self._trusted_since) is not None
+        ordered = sorted(
+            {*read, *(self._talks.get(key, self._trusted_since) or ()), exchange}, key=lambda each: each.at
+        )
+        self._talks.keep(key, ordered[-limit:], time.monotonic() if whole else 0.0)
         # All that is known, so that what Valkey has lost is there again.
-        self._unwritten_talks[str(user)] = ordered[-limit:], limit
+        self._unwritten_talks[key] = ordered[-limit:], limit
         await self._write()
         return ordered[:-limit]
 
@@ -181,8 +194,10 @@ class CacheManager:
         except ValkeyAway:
             return ""
 
-    async def keep_earlier(self, user: UserKey, summary: str) -> None:
-        """Keep a summary as long as conversations are kept; while Valkey is away there is none."""
+    async def keep_earlier(self, user: UserKey, summary: str, since: float) -> None:
+        """Keep a summary that began at `since` as long as conversations are; while Valkey is away there is none."""
+        if self._forgotten.get(str(user), 0.0) > since:
+            return
         with contextlib.suppress(ValkeyAway):
             await self._valkey.run(lambda client: client.set(f"{user}:earlier", summary, px=int(self._ttl * 1000)))
 
@@ -206,20 +221,29 @@ class CacheManager:
         return (await self._read(str(channel), self._rings, self._read_ring))[-limit:] if limit else []
 
     async def unhear(self, channel: ChannelKey, event_id: str | None, user_id: str | None) -> None:
-        """Let go of a message that was deleted, or of all that a banned user wrote."""
+        """Let go of a message that was deleted, or of all that a banned user wrote, and of what comes of it yet."""
         key = str(channel)
+        self._note_unheard(key, event_id, user_id)
+        try:
+            for entry in await self._valkey.run(lambda client: client.lrange(key, 0, -1)):
+                if not self._is_heard(key, Heard.decoded(str(entry))):
+                    await self._valkey.run(lambda client, entry=entry: client.lrem(key, 0, entry))  # type: ignore[misc]
+            telling = self._telling(key, unheard=[key, event_id, user_id])
+            await self._valkey.run(lambda client: client.publish(TOLD, telling))
+        except ValkeyAway:
+            pass  # what is read of it later is left out
 
-        def gone(line: Heard) -> bool:
-            return bool(line.user_id == user_id if user_id else line.event_id and line.event_id == event_id)
+    def _note_unheard(self, key: str, event_id: str | None, user_id: str | None) -> None:
+        self._unheard[key, event_id if not user_id else None, user_id] = time.time()
+        while len(self._unheard) > MAX_UNHEARD:
+            self._unheard.popitem(last=False)
+        for lines in (self._unwritten.get(key, ([], 0))[0], self._rings.get(key) or []):
+            lines[:] = [line for line in lines if self._is_heard(key, line)]
 
-        await self._write()
-        lines = await self._read_ring(key) or self._rings.get(key) or []
-        with contextlib.suppress(ValkeyAway):
-            for line in filter(gone, lines):
-                await self._valkey.run(lambda client, line=line: client.lrem(key, 0, line.encoded()))  # type: ignore[misc]
-            await self._valkey.run(lambda client: client.publish(TOLD, self._telling(key)))
-        if self._rings.get(key) is not None:
-            self._rings.keep(key, [line for line in lines if not gone(line)], time.monotonic())
+    def _is_heard(self, key: str, line: Heard) -> bool:
+        """Whether a line was not deleted, nor its author banned after it."""
+        gone = self._unheard.get((key, line.event_id, None), 0.0) if line.event_id else 0.0
+        return max(gone, self._unheard.get((key, None, line.user_id), 0.0)) < line.at
 
     # --- forgetting
 
@@ -228,18 +252,44 @@ class CacheManager:
         return f"{FORGOTTEN}:{user}"
 
     async def forget(self, user: UserKey) -> None:
-        """Let go of what is kept for all instances: the user's talk, and recent chat, where their words may stand."""
-        rings = str(ChannelKey(user.community_id, ""))
-        self._unwritten = {key: lines for key, lines in self._unwritten.items() if not key.startswith(rings)}
-        self._unwritten_talks.pop(str(user), None)
+        """Let go of what is kept for all instances: the user's talk, and recent chat, where their words may stand.
 
-        async def delete(client: Redis) -> None:
-            keys = [key async for key in client.scan_iter(match=f"{_literal(rings)}*", count=1_000)]
-            for key in (str(user), f"{user}:earlier", *keys):
-                await client.delete(key)
+        While Valkey is away it is tried until it is back; and once more after what was being written meanwhile.
+        """
+        done = await self._forget(user)
+        self._tasks.spawn(self._forget_again(user, done=done), "forget again")
 
-        with contextlib.suppress(ValkeyAway):
-            await self._valkey.run(delete)
+    async def _forget(self, user: UserKey) -> bool:
+        talk, rings = str(user), rings_of(user.community_id)
+        self._drop_all_of(talk)
+        try:
+            await self._valkey.run(lambda client: client.delete(talk, f"{talk}:earlier"))
+            channels = [str(key) for key in await self._valkey.run(lambda client: client.smembers(rings))]
+            if channels:
+                await self._valkey.run(lambda client: client.delete(rings, *channels))
+            await self._valkey.run(lambda client: client.publish(TOLD, self._telling(talk, *channels)))
+        except ValkeyAway:
+            return not self._valkey.is_set
+        finally:
+            self._drop_all_of(talk)
+        return True
+
+    async def _forget_again(self, user: UserKey, *, done: bool) -> None:
+        """What was being written of a user while they were forgotten; only the talk, which is theirs alone."""
+        for _ in range(MOST_TRIES):
+            await asyncio.sleep(AGAIN_SECONDS)
+            if await self._forget(user) and done:
+                return
+            done = True
+
+    def _drop_all_of(self, talk: str) -> None:
+        """A user's talk, and the recent chat of their community."""
+        begin = talk.partition(":talk:")[0] + ":heard:"
+        self._moment += 1
+        self._talks.drop(talk)
+        self._rings.drop_all(begin)
+        self._unwritten_talks.pop(talk, None)
+        self._unwritten = {key: lines for key, lines in self._unwritten.items() if not key.startswith(begin)}
 
     # --- how
 
@@ -264,10 +314,8 @@ class CacheManager:
         found: list[Entry] | None = await load(key)
         if found is None or moment != self._moment:
             return found
-        # And what was told here while Valkey was away, or what it has lost.
-        merged = sorted({*found, *(copies.get(key) or ())}, key=lambda each: each.at)
-        copies.keep(key, merged, began)
-        return merged
+        copies.keep(key, found, began)
+        return found
 
     async def _read_talk(self, key: str) -> list[Exchange] | None:
         if not self._valkey.is_set:
@@ -276,7 +324,9 @@ class CacheManager:
             entries = await self._valkey.run(lambda client: client.zrange(key, -MAX_EXCHANGES, -1))
         except ValkeyAway:
             return None
-        return [Exchange.decoded(str(entry)) for entry in entries]
+        unwritten, _ = self._unwritten_talks.get(key, ([], 0))
+        found = {*(Exchange.decoded(str(entry)) for entry in entries), *unwritten}
+        return sorted(found, key=lambda each: each.at)[-MAX_EXCHANGES:]
 
     async def _read_ring(self, key: str) -> list[Heard] | None:
         unwritten, _ = self._unwritten.get(key, ([], 0))
@@ -286,7 +336,8 @@ class CacheManager:
             entries = await self._valkey.run(lambda client: client.lrange(key, 0, -1))
         except ValkeyAway:
             return None
-        return sorted({*map(Heard.decoded, entries), *unwritten}, key=lambda line: line.at)
+        found = {*map(Heard.decoded, entries), *unwritten}
+        return sorted((line for line in found if self._is_heard(key, line)), key=lambda line: line.at)[-MAX_LINES:]
 
     def _write_soon(self) -> None:
         """What is unwritten is written together, and told to the other instances."""
@@ -314,22 +365,29 @@ class CacheManager:
                     scored = [part for each in exchanges for part in (each.at, each.encoded())]
                     self._talk_script.ask(pipe, [key], [limit, ttl, *scored])
                 for key, (lines, limit) in rings.items():
-                    self._ring_script.ask(pipe, [key], [limit, ttl, *(line.encoded() for line in lines)])
+                    every = rings_of(UUID(key.partition("{")[2].partition("}")[0]))
+                    self._ring_script.ask(pipe, [key, every], [limit, ttl, *(line.encoded() for line in lines)])
                 pipe.publish(TOLD, self._telling(*talks, *rings))
                 await pipe.execute()
 
-        with contextlib.suppress(ValkeyAway):
+        try:
             await self._valkey.run(write)
+        except ValkeyAway:
+            # For the next time; what is newer goes before it.
+            self._unwritten_talks = {**_some(talks), **self._unwritten_talks}
+            self._unwritten = {**_some(rings), **self._unwritten}
 
-    def _telling(self, *keys: str) -> bytes:
-        """What other instances hear: who has written what."""
-        return orjson.dumps([self._me, *keys])
+    def _telling(self, *keys: str, unheard: list[str | None] | None = None) -> bytes:
+        """What other instances hear: who has written what, and what is not to be heard any more."""
+        return orjson.dumps([self._me, keys, unheard])
 
     def _hear_told(self, message: str) -> None:
         """Another instance has written something: what is kept of it here is old."""
-        who, *keys = orjson.loads(message)
+        who, keys, unheard = orjson.loads(message)
         if who != self._me:
             self._moment += 1
+            if unheard:
+                self._note_unheard(*unheard)
             for key in keys:
                 self._talks.drop(key)
                 self._rings.drop(key)
@@ -340,19 +398,24 @@ class CacheManager:
     def _hear_change(self, what: str) -> None:
         """A user is forgotten: what is kept here goes, and what was begun before is not kept any more."""
         kind, _, name = what.partition(":")
-        if kind != FORGOTTEN:
-            return
-        self._moment += 1
-        self._talks.drop(name)
-        self._rings.drop_all(name.partition(":talk:")[0] + ":heard:")
-        self._forgotten[name] = time.monotonic()
-        while len(self._forgotten) > MAX_USERS:
-            self._forgotten.popitem(last=False)
+        if kind == FORGOTTEN:
+            self._drop_all_of(name)
+            self._forgotten[name] = time.monotonic()
+            while len(self._forgotten) > MAX_USERS:
+                self._forgotten.popitem(last=False)
+        elif what == EVERYTHING and self._valkey.is_set:  # who was forgotten meanwhile is not known
+            self._hear_gap(connected=self._trusted_since != float("inf"))
+            self._moment += 1
 
 
-def _literal(text: str) -> str:
-    """As a pattern of Valkey's that matches it alone."""
-    return "".join(f"\\{sign}" if sign in "*?[]\\" else sign for sign in text)
+def rings_of(community_id: UUID) -> str:
+    """The key of the set of a community's channels that have recent chat."""
+    return f"sidecast:{{{community_id}}}:rings"
+
+
+def _some(unwritten: dict[str, Any]) -> dict[str, Any]:
+    """As much of what could not be written as is kept for the next time."""
+    return dict(list(unwritten.items())[-MAX_UNWRITTEN:])
 
 
 def without(lines: Iterable[Heard], user_id: str, said: Iterable[str]) -> list[Heard]:

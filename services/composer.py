@@ -123,7 +123,8 @@ class Composer:
         if question is not None:
             kept = Kept(said, answer.provider, answer.model, answer.prompt_tokens, answer.completion_tokens)
             said = kept.to(item.event.name)
-            if answer.passed_over is None and fit(said, manner):
+            first = answer.passed_over is None and answer.provider == chain[0].link.provider.name
+            if first and fit(said, manner):
                 self._answers.keep(question, kept, community)
         text = fit(said, manner)
         by = answer.provider, answer.model, answer.prompt_tokens, answer.completion_tokens

@@ -61,6 +61,7 @@ class Gathering:
         events = [ChatEvent.model_validate_json(row["event"]) for row in rows]
         event = merged(item.event, events)
         row = {"interaction_id": item.interaction_id, "fence": item.fence, "event": event.model_dump_json()}
+        row["user_id"] = event.user_id
         if not await self._queries.gather_into(connection, gathered=len(rows), **row):
             return None
         others = [row["interaction_id"] for row in rows if row["interaction_id"] != item.interaction_id]

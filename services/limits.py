@@ -36,7 +36,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i, key in ipairs(KEYS) do
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now - ARGV[2 * i + 1])
-    if redis.call('ZCARD', key) >= tonumber(ARGV[2 * i]) then return i end
+    if not redis.call('ZSCORE', key, ARGV[1]) and redis.call('ZCARD', key) >= tonumber(ARGV[2 * i]) then return i end
 end
 for i, key in ipairs(KEYS) do
     redis.call('ZADD', key, now, ARGV[1])

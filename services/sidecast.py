@@ -141,7 +141,7 @@ class Sidecast:
             self._leases,
             self.communities,
             self.cache,
-            Summaries(self.cache, self.ai, self.budgets, log),
+            Summaries(self.cache, self.ai, self.budgets, self.changes, log),
             Repeats(self.valkey),
             Commands(self.settings_store, self.privacy, self._hashing),
             composer,
@@ -207,7 +207,7 @@ class Sidecast:
         await self._renewing.drain(0.1)
         await self._leases.hand_back()
         parts = (self.changes, self._jwts, self.router, self.chains, self.valkey, self.database)
-        for close in (self.ledger.flush, self.keys.note_used, *(part.close for part in parts)):
+        for close in (self.ledger.flush, self.keys.note_used, self.bus.flush, *(part.close for part in parts)):
             try:
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await close()

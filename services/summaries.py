@@ -6,12 +6,14 @@ a budget is running out, what goes is simply gone.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 
 from providers.base import ChatRequest
 from services.ai_service import AIService, NoAnswer
 from services.budgets import Budgets, Step
 from services.cache_manager import CacheManager, Exchange, UserKey
+from services.changes import Changes
 from services.communities import Community
 from services.database import DatabaseUnavailable
 from services.ledger import Account
@@ -30,7 +32,8 @@ TOKENS = 150
 class Summaries:
     """Of users' conversations."""
 
-    def __init__(self, cache: CacheManager, ai: AIService, budgets: Budgets, log: Log) -> None:
+    def __init__(self, cache: CacheManager, ai: AIService, budgets: Budgets, changes: Changes, log: Log) -> None:
+        changes.listeners.append(self._hear_change)
         self._cache = cache
         self._ai = ai
         self._budgets = budgets
@@ -43,7 +46,7 @@ class Summaries:
         if not gone or not community.settings.summarize:
             return
         waiting = self._waiting.setdefault(user, [])
-        waiting += gone
+        waiting[:] = [*waiting, *gone][-2 * TOGETHER :]
         if len(self._waiting) > MAX_WAITING:
             self._waiting.popitem(last=False)
         if len(waiting) < TOGETHER or self._running >= AT_ONCE:
@@ -51,22 +54,27 @@ class Summaries:
         del self._waiting[user]
         self._running += 1
         try:
-            await self._sum_up(user, community, waiting)
+            await self._sum_up(user, community, waiting, time.monotonic())
         except (NoAnswer, DatabaseUnavailable) as error:
             self._log.info("summary.none", f"a conversation was not summed up ({error})", result="ERROR")
         finally:
             self._running -= 1
 
-    async def _sum_up(self, user: UserKey, community: Community, exchanges: list[Exchange]) -> None:
+    def _hear_change(self, what: str) -> None:
+        """A user is forgotten."""
+        for user in [user for user in self._waiting if what == self._cache.change_of(user)]:
+            del self._waiting[user]
+
+    async def _sum_up(self, user: UserKey, community: Community, exchanges: list[Exchange], since: float) -> None:
         """Raises NoAnswer, DatabaseUnavailable."""
         if await self._budgets.step(community) is not Step.WHOLE:
             return
         before = await self._cache.earlier(user)
-        messages = tuple(summary_messages(before, exchanges[-2 * TOGETHER :]))
+        messages = tuple(summary_messages(before, exchanges))
         chain = await self._ai.chains.of(community)
         parameters = {"temperature": 0.2, "max_tokens": TOKENS}
         asks = [(choice.link, ChatRequest(messages, choice.model, parameters)) for choice in chain]
         _, reply, _ = await self._ai.first(asks, SECONDS, Account(community.community_id))
         summary = head(" ".join(without_tokens(reply.text).split()), MAX_SUMMARY)
         if summary:
-            await self._cache.keep_earlier(user, summary)
+            await self._cache.keep_earlier(user, summary, since)

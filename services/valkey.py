@@ -114,7 +114,7 @@ class Listener:
     """Hears what is published on a channel, on a connection of its own; `gap` is told when that begins and ends."""
 
     def __init__(self, client: Redis, channel: str, hear: Callable[[str], None], gap: Callable[..., None]) -> None:
-        self._pubsub = client.pubsub(ignore_subscribe_messages=True)
+        self._pubsub = client.pubsub()
         self._channel = channel
         self._hear = hear
         self._gap = gap
@@ -131,7 +131,6 @@ class Listener:
             await self._lose()
         else:
             self._connected = True
-            self._gap(connected=True)
 
     async def hear(self) -> None:
         """Hear until the connection breaks; then a second of pause."""
@@ -139,7 +138,9 @@ class Listener:
         try:
             while self._connected:
                 message = await self._pubsub.get_message(timeout=LISTEN_SECONDS)
-                if message is not None and message["type"] == "message":
+                if message is not None and message["type"] == "subscribe":
+                    self._gap(connected=True)  # also where the client has connected anew by itself
+                elif message is not None and message["type"] == "message":
                     self._hear(str(message["data"]))
                 elif message is None and pinged:
                     raise TimeoutError
@@ -167,6 +168,7 @@ def _connect(url: str) -> Redis:
     """
     options: dict[str, Any] = dict.fromkeys(("timeout", "socket_timeout", "socket_connect_timeout"), VALKEY_TIMEOUT)
     options |= {"max_connections": MAX_CONNECTIONS, "retry": Retry(NoBackoff(), 1), "decode_responses": True}
+    options["protocol"] = 2  # in which what is published, and the answer to a ping, come as messages
     try:
         pool: BlockingConnectionPool = BlockingConnectionPool.from_url(url, **options)
     except ValueError:

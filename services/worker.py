@@ -178,7 +178,6 @@ class Worker:
     async def _answer(self, item: Interaction) -> Interaction | None:
         """Make and commit the reply; None when there is none to send or another instance has taken over."""
         timings = {"waited": _ms(item.received)}
-        user = user_of(item)
         community = await self._communities.get(item.community_id)
         if community is None:
             await self._deliveries.end(item, "suppressed", "community_gone", timings)
@@ -208,9 +207,9 @@ class Worker:
         if said is None:
             return None
         self._tell(item, said, community)
-        if not said.fallback and item.trigger.type != COMMAND:
+        if not said.fallback and item.trigger.type != COMMAND and (item.gathered or 0) <= 1:
             exchange = Exchange(what_was_said(item.event), said.text, item.event.name, time.time() - item.age)
-            remembering = self._remember(user, exchange, item.received, community)
+            remembering = self._remember(user_of(item), exchange, item.received, community)
             self._tasks.spawn(remembering, "remember")
         return dataclasses.replace(item, reply=said, deliveries=1, answered=time.monotonic())
 

@@ -8,10 +8,10 @@ order by interaction_id
 limit 5000
 for update;
 
--- name: gather_into(gathered, event, interaction_id, fence)$
+-- name: gather_into(gathered, event, user_id, interaction_id, fence)$
 -- One event stands for several from now on.
 update interactions
-set gathered = :gathered, event = :event
+set gathered = :gathered, event = :event, user_id = :user_id
 where interaction_id = :interaction_id and fence = :fence and state in ('received', 'answering')
 returning true;
 

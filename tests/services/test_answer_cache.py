@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from services.answer_cache import STAND_IN
+from services.answer_cache import STAND_IN, Kept
 from tests.conftest import MakeService, Service, event
 from tests.routes.test_config import community, put
 from tests.stubs.openai import StubOpenAI
@@ -23,6 +23,11 @@ async def asked(service: Service, channel: str, text: str = QUESTION, **fields: 
     posted = event(entity_id=channel, message_content=text) | {"username": "Ann"} | fields
     body = await service.answered(**posted)
     return str(body["response_data"]["message"])
+
+
+def test_the_stand_in_never_comes_out() -> None:
+    for text in ("Hi Quillon!", "Quillonさん、こんにちは", "quillon님", "Quillons game"):
+        assert "quillon" not in Kept(text, "p", "m", None, None).to("Ann").lower()
 
 
 @pytest.mark.parametrize("again", [QUESTION, "what game is this??", "  WHAT GAME  is this ?"])

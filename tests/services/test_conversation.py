@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +13,9 @@ from redis.asyncio import Redis
 from embedded.parts import free_port
 from providers.base import ChatReply, ChatRequest, Provider
 from services.bus import STREAM
-from services.cache_manager import MAX_LINE, ChannelKey, Heard
+from services.cache_manager import MAX_LINE, ChannelKey, Exchange, Heard, UserKey
 from services.copies import MAX_BYTES, Copies
+from services.valkey import LISTEN_SECONDS
 from tests.conftest import KEY, MakeService, Service, event
 from tests.routes.test_config import community, put
 from tests.stubs.openai import StubOpenAI
@@ -270,3 +272,58 @@ async def test_what_a_conversation_loses_is_summed_up(make_service: MakeService)
         last = stub.requests[-1]["messages"][-1]["content"]
         assert "<earlier>\nAnn plays the bassoon. ‹/earlier>\n</earlier>" in last
         assert not any("hello number 0" in message["content"] for message in stub.requests[-1]["messages"])
+
+
+async def test_it_goes_on_hearing_what_others_write(make_service: MakeService, redis: Redis) -> None:
+    """For longer than its patience, and after its connection was cut, when what it had is not trusted any more."""
+    service = await make_service()
+    gaps: list[bool] = []
+    hear_gap = service.sidecast.cache._hear_gap
+
+    def noted(*, connected: bool) -> None:
+        gaps.append(connected)
+        hear_gap(connected=connected)
+
+    listener = service.sidecast.valkey.listener("told", lambda _: None, noted)
+    assert listener is not None
+    await listener.connect()
+    hearing = asyncio.create_task(listener.hear())
+    await asyncio.sleep(LISTEN_SECONDS + 1)
+    assert gaps == [True]
+    await redis.client_kill_filter(_type="pubsub")
+    await asyncio.sleep(1.5)
+    assert gaps[-1] is True
+    assert len(gaps) > 1
+    hearing.cancel()
+
+
+async def test_a_message_that_is_deleted_before_it_is_written_is_never_shown(make_service: MakeService) -> None:
+    """As moderation bots do; on the instance that heard it and on another."""
+    one, two = await make_service(), await make_service()
+    channel = event()["entity_id"]
+    mine = await community(one, channel)
+    key = ChannelKey(UUID(mine), channel)
+    await two.sidecast.cache.heard(key, 20)
+    await one.accept(**event(entity_id=channel, message_content="a slur", event_id="m1"))
+    await two.post("/interaction/cancel", entity_id=channel, event_id="m1")
+    await settled()
+    for service in (one, two):
+        heard = await service.sidecast.cache.heard(key, 20)
+        assert "a slur" not in [line.said for line in heard]
+
+
+async def test_what_is_being_written_of_one_who_is_forgotten_goes_too(make_service: MakeService, redis: Redis) -> None:
+    service = await make_service()
+    mine = await community(service, event()["entity_id"])
+    user, cache = UserKey(UUID(mine), "twitch", "ann"), service.sidecast.cache
+    began = time.monotonic()
+    path = f"/api/v1/ai/users/twitch/ann?community_id={mine}"
+    assert (await service.client.delete(path, headers={"Authorization": f"Bearer {KEY}"})).status_code == 200
+    await cache.remember(user, Exchange("my secret", "ok", "ann", time.time()), began, 5)
+    await cache.keep_earlier(user, "a secret", began)
+    assert await texts(redis) == []
+    await redis.zadd(str(user), {"written late": 1})
+    await asyncio.sleep(1.5)
+    assert await texts(redis) == []
+    await cache.remember(user, Exchange("hello again", "hi", "ann", time.time()), time.monotonic(), 5)
+    assert [each.said for each in await cache.history(user, 5)] == ["hello again"]
