@@ -69,8 +69,12 @@ async def read_body(model: type[Model]) -> Model:
 
 def read_query(model: type[Model]) -> Model:
     """The query as `model`. Raises APIError 400 with each field's problem."""
+    given = request.args.to_dict()
+    if unfit := sorted(name for name, value in given.items() if "\0" in value):
+        problems = [{"field": name[:100], "problem": "must have no U+0000"} for name in unfit]
+        raise APIError(400, "INVALID_REQUEST", "The query has invalid fields.", problems)
     try:
-        return model.model_validate(request.args.to_dict())
+        return model.model_validate(given)
     except ValidationError as error:
         raise APIError(400, "INVALID_REQUEST", "The query has invalid fields.", details(error)) from None
 

@@ -111,6 +111,8 @@ class Bus:
             if theirs:
                 await client.xdel(STREAM, *theirs)
 
+        others = (entry for entry in self._waiting if orjson.loads(entry[3]).get("user") != user)
+        self._waiting = deque(others, maxlen=MAX_WAITING)
         with contextlib.suppress(ValkeyAway):
             await self._valkey.run(delete)
 

@@ -130,7 +130,7 @@ class Composer:
         by = answer.provider, answer.model, answer.prompt_tokens, answer.completion_tokens
         if not text:
             return _canned(occasion, manner, making, "empty_reply", *by)
-        making.others = reworded(text, item.event.name, manner)
+        making.others = _other_words(text, item, manner, occasion)
         reasons = [reason for reason in (making.step if small else None, answer.passed_over) if reason]
         return Reply(text, manner.prefix, False, ", ".join(reasons) or None, *by)
 
@@ -144,6 +144,13 @@ class Composer:
             heard = without(lines, event.user_id, [event.message_content, *(each.said for each in history)])
         earlier = await self._cache.earlier(user_of(item)) if settings.summarize and history else ""
         return build_prompt(settings, event, occasion, history, heard, earlier)
+
+
+def _other_words(text: str, item: Interaction, manner: Manner, occasion: Occasion) -> Iterator[str]:
+    """What may be said in a text's place; several people are not called by the name of one."""
+    if occasion.many:
+        return (other for line in occasion.canned if (other := fit(line, manner)))
+    return reworded(text, item.event.name, manner)
 
 
 def _canned(

@@ -12,7 +12,7 @@ from config import Settings
 from services.database import Database
 from services.events import CHAT, ChatEvent
 from services.interactions import Interaction
-from services.occasions import NAMES, occasion_of
+from services.occasions import MAX_FACT, NAMES, known_of, occasion_of
 from services.triggers import EVENT, Trigger
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Gathering:
         self._database = database
         self._queries = database.queries
         self._seconds = settings.gather_seconds
+        self._reply_ttl = settings.reply_ttl
+        self._longest = min(settings.gather_seconds * LONGEST_WAIT, settings.reply_ttl / 2)
 
     async def lead(self, item: Interaction) -> Interaction | None:
         """The interaction, standing for the others of its kind; None where another stands for it, or more still come.
@@ -47,12 +49,14 @@ class Gathering:
         """
         about = {"entity_id": item.event.entity_id, "message_types": list(_OF[item.event.message_type])}
         async with self._database.connection() as connection, connection.transaction():
-            rows = [row async for row in self._queries.select_gathering(connection, **about)]
+            found = [row async for row in self._queries.select_gathering(connection, **about)]
+            rows = [row for row in found if row["age"] < self._reply_ttl]  # each of the others expires by itself
             ages = [row["age"] for row in rows]
             if item.interaction_id not in {row["interaction_id"] for row in rows}:
                 return None
-            if min(ages) < self._seconds / 2 and max(ages) < self._seconds * LONGEST_WAIT:
+            if min(ages) < self._seconds / 2 and max(ages) < self._longest:
                 held = {"interaction_id": item.interaction_id, "fence": item.fence}
+                held["ids"] = [row["interaction_id"] for row in rows]
                 await self._queries.gather_later(connection, seconds=self._seconds / 2, **held)
                 return None
             return await self._take(connection, item, rows)
@@ -76,11 +80,11 @@ def merged(event: ChatEvent, events: list[ChatEvent]) -> ChatEvent:
         return event
     gifts = [each for each in events if each.message_type == GIFT]
     givers = gifts or events
-    names = list(dict.fromkeys(each.name for each in givers))
+    names = list(dict.fromkeys(each.name[:MAX_FACT] for each in givers))
     given = sum(_count(each) for each in gifts)
     count = max(given, len(events) - len(gifts)) if gifts else len(events)
     first = givers[0]
-    facts = first.metadata | {"count": count, NAMES: names[:KEPT_NAMES]}
+    facts = known_of(first.metadata) | {"count": count, NAMES: names[:KEPT_NAMES]}
     about = {"message_type": first.message_type, "username": first.username, "display_name": first.display_name}
     return event.model_copy(update=about | {"user_id": first.user_id, "metadata": facts})
 

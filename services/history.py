@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -112,9 +112,24 @@ class History:
         while True:
             found, cursor = await self.page(community, Wanted(cursor=cursor), PAGE_ROWS)
             for row in found:
-                yield orjson.dumps(row) + b"\n"
+                if row["user_id"]:  # and not of one who was forgotten
+                    yield orjson.dumps(row) + b"\n"
             if cursor is None:
                 return
+
+    async def of_person(
+        self, platform: str, user_id: str, communities: Callable[[UUID], Awaitable[Community | None]]
+    ) -> list[tuple[UUID, dict[str, Any]]]:
+        """What the journal has no longer of a person, in all communities, the last first: whose it is, and what."""
+        about = {"platform": platform, "user_id": user_id, "community_id": None}
+        async with self._database.connection() as connection:
+            rows = [dict(row) async for row in self._database.queries.select_archived_of_user(connection, **about)]
+        told = []
+        for row in rows:
+            community = await communities(row["community_id"])
+            if community is not None:
+                told.append((row["community_id"], await self._told(row, community)))
+        return told
 
     async def take(self, community: Community, lines: list[Line], note: Callable[[int], None]) -> int:
         """Take interactions in; how many were new. Texts are kept where the community keeps them."""
@@ -149,13 +164,14 @@ class History:
         return told
 
     async def trim(self, days: float, rows: int) -> int:
-        """Delete up to `rows` messages that are over `days` old, and conversations that are empty then; how many."""
-        async with self._database.connection() as connection:
-            about = {"days": days, "rows": rows}
-            gone = [row async for row in self._database.queries.delete_history(connection, **about)]
+        """Delete up to `rows` exchanges over `days` old, and conversations that are empty then; how many."""
+        queries = self._database.queries
+        async with self._database.connection() as connection, connection.transaction():
+            gone = [row async for row in queries.delete_history(connection, days=days, rows=rows)]
             ids = list({row["conversation_id"] for row in gone})
-            await self._database.queries.delete_empty_conversations(connection, ids=ids)
-        return len(gone)
+            await queries.lock_conversations(connection, ids=ids)
+            await queries.delete_empty_conversations(connection, ids=ids)
+        return sum(row["role"] == "assistant" for row in gone)
 
     async def keeping(self) -> list[UUID]:
         """Communities that have imported texts."""
@@ -181,6 +197,6 @@ def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
         moment = datetime.fromisoformat(at)
         if moment.tzinfo is None:
             raise ValueError
-        return moment, UUID(interaction_id)
-    except (ValueError, binascii.Error):
+        return moment.astimezone(UTC), UUID(interaction_id)
+    except (ValueError, OverflowError, binascii.Error):
         raise BadCursor from None

@@ -52,7 +52,7 @@ class Occasion:
 
 def occasion_of(event: ChatEvent, trigger: Trigger, gathered: int = 0) -> Occasion:
     """`gathered` is how many events this one stands for."""
-    facts = {name: text for name, keys in _NAMES.items() if (text := _fact(event.metadata, keys))}
+    facts = known_of(event.metadata)
     if trigger.type == EVENT:
         facts["kind"] = event.message_type.replace("_", " ")
     facts["name"] = event.name
@@ -67,6 +67,11 @@ def occasion_of(event: ChatEvent, trigger: Trigger, gathered: int = 0) -> Occasi
         del facts["count"]  # lines with a number speak of several
     kind = _kind(event, trigger, facts)
     return Occasion(kind, facts, many, TEMPLATES[kind])
+
+
+def known_of(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What lines can be filled with, of what a router knows, each a line at most."""
+    return {name: text for name, keys in _NAMES.items() if (text := _fact(metadata, keys))}
 
 
 def _kind(event: ChatEvent, trigger: Trigger, facts: dict[str, str]) -> str:

@@ -8,11 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from services.audit import Audit
-from services.bus import USER_FORGOTTEN
+from services.bus import USER_FORGOTTEN, Bus
 from services.cache_manager import CacheManager, UserKey
 from services.changes import Changes
+from services.communities import Communities
 from services.database import Database
 from services.hashing import Hashing
+from services.history import History
 from services.ids import new_id
 from services.interactions import Interactions
 from services.limits import Limits
@@ -45,7 +47,13 @@ class Privacy:
         audit: Audit,
         changes: Changes,
         hashing: Hashing,
+        history: History,
+        communities: Communities,
+        bus: Bus,
     ) -> None:
+        self._history = history
+        self._communities = communities
+        self._bus = bus
         self._database = database
         self._interactions = interactions
         self._queries = database.queries
@@ -69,10 +77,11 @@ class Privacy:
             receipt = Receipt(str(new_id()), len(forgotten), len(cancelled), len(users))
             details = receipt.as_dict() | {"user": self._hashing.user(platform, user_id)}
             await self._audit.note(connection, actor, "user.forgotten", community_id, details)
-            change.happen(USER_FORGOTTEN, community_id, {"user": details["user"]})
             for user in users:
                 await change.tell(self._cache.change_of(user))
                 await change.tell(self._limits.change_of(user.community_id, platform, user_id))
+        await self._bus.forget(details["user"])
+        self._bus.tell(USER_FORGOTTEN, community_id, {"user": details["user"]})
         for user in users:
             await self._cache.forget(user)
             await self._limits.forget(user.community_id, platform, user_id)
@@ -106,9 +115,13 @@ class Privacy:
         person = {"platform": platform, "user_id": user_id, "community_id": community_id}
         async with self._database.connection() as connection:
             rows = [dict(row) async for row in self._queries.select_of_user(connection, **person)]
-        communities = {row["community_id"] for row in rows} | {community_id} - {None}
+        archived = await self._history.of_person(platform, user_id, self._communities.get)
+        older = [(whose, told) for whose, told in archived if community_id in {None, whose}]
+        communities = {row["community_id"] for row in rows} | {whose for whose, _ in older} | {community_id} - {None}
         conversations = {}
         for each in communities:
             if each is not None and (history := await self._cache.history(UserKey(each, platform, user_id), 100)):
                 conversations[str(each)] = [asdict(exchange) for exchange in history]
-        return {"interactions": [await self._interactions.told(row) for row in rows], "conversations": conversations}
+        interactions = [await self._interactions.told(row) for row in rows]
+        interactions += [told | {"community_id": str(whose)} for whose, told in older]
+        return {"interactions": interactions, "conversations": conversations}

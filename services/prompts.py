@@ -28,7 +28,9 @@ FEW_HEARD = 5
 _ABOUT_CHANNEL = ("game", "category", "title", "language", "tags")
 _TOLD = {*_ABOUT_CHANNEL, NAMES}  # elsewhere, as far as they are to be told
 _ALONE = frozenset({"greeting", "farewell", "event"})
-_FENCE = regex.compile(r"<(?=\s*/?\s*(?:message|event|chat|channel|earlier)\b)", regex.I)
+# Signs that a fence could be broken with, or that hide where one is; not the joiners that scripts and emoji need.
+_UNSEEN = regex.compile(r"[\p{Cf}--[\u200c\u200d]]", regex.V1)
+_BRACKETS = str.maketrans({"<": "‹", "＜": "‹", "﹤": "‹", "〈": "‹", ">": "›", "＞": "›", "﹥": "›", "〉": "›"})
 _SUM_UP = (
     "Sum up this part of a conversation in a live stream's chat, and what is known from before it, for yourself: who "
     "the viewer is, what they asked for and what you said. At most 400 characters, plain text."
@@ -190,7 +192,7 @@ def _said_by(name: str, said: str) -> str:
 
 def _fenced(text: str) -> str:
     """As data: it can neither end its fence nor the turn."""
-    return str(_FENCE.sub("‹", without_tokens(text)))
+    return without_tokens(str(_UNSEEN.sub("", text))).translate(_BRACKETS)
 
 
 def _line(text: str) -> str:

@@ -115,7 +115,18 @@ class Sidecast:
         )
         self.carrying = Carrying(self.communities, self.settings_store)
         self.backup = Backup(settings.database_url, database)
-        self.privacy = Privacy(database, self.interactions, self.cache, self.limits, audit, changes, self._hashing)
+        self.privacy = Privacy(
+            database,
+            self.interactions,
+            self.cache,
+            self.limits,
+            audit,
+            changes,
+            self._hashing,
+            self.history,
+            self.communities,
+            self.bus,
+        )
 
     def _make_main_path(self, settings: Settings, log: Log) -> None:
         journal = self.interactions

@@ -94,9 +94,12 @@ def _shrunk(prompt: Prompt, room: int, measure: Measure, *, examples: bool) -> P
     def fits(tried: Prompt) -> bool:
         return _cost(tried.messages(examples=examples), measure) <= room
 
-    for oldest in range(prompt.past + 1):
-        if fits(tried := prompt.without(oldest)):
-            return tried
+    low, high = 0, prompt.past + 1  # what fits without some, fits without more
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(prompt.without(middle)) else (middle + 1, high)
+    if low <= prompt.past:
+        return prompt.without(low)
     bare = dataclasses.replace(prompt.without(prompt.past), channel=(), details="")
     return _cut(bare, "said", fits) or _cut(dataclasses.replace(bare, said=_short(bare.said)), "told", fits) or bare
 

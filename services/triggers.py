@@ -16,7 +16,7 @@ from services.settings import FAREWELLS, GREETINGS, CommunitySettings, compile_p
 from services.speech import Phrases
 from services.texts import fold
 
-_ADDRESS = re.compile(r"\S+://\S+")
+_ADDRESS = re.compile(r"(?<!\S)\S+?://\S+")
 
 
 COMMAND = "command"

@@ -183,7 +183,9 @@ class Worker:
             await self._deliveries.end(item, "suppressed", "community_gone", timings)
             return None
         making = Making(timings=timings)
-        if item.gathered == 0:
+        # What is too old or was tried too often ends below, by itself.
+        fresh = item.age <= self._settings.reply_ttl and item.attempts <= self._settings.max_attempts
+        if item.gathered == 0 and fresh:
             leading = await self._lead(item, community)
             if leading is None:
                 return None

@@ -22,9 +22,10 @@ set state = 'suppressed', reason = 'gathered', fence = fence + 1, ended_at = now
     lease_owner = null, lease_until = null
 where interaction_id = any(:ids);
 
--- name: gather_later(seconds, interaction_id, fence)!
--- More of them come: it waits with them, and the try does not count.
+-- name: gather_later(seconds, interaction_id, fence, ids)!
+-- More of them come: all wait together, and the try of the one that was taken up does not count.
 update interactions
 set state = 'answering', lease_owner = null, lease_until = now() + make_interval(secs => :seconds),
-    attempts = attempts - 1
-where interaction_id = :interaction_id and fence = :fence and state in ('received', 'answering');
+    attempts = attempts - case when interaction_id = :interaction_id then 1 else 0 end
+where interaction_id = any(:ids) and state in ('received', 'answering')
+    and (interaction_id <> :interaction_id and lease_owner is null or interaction_id = :interaction_id and fence = :fence);

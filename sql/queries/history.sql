@@ -48,7 +48,7 @@ limit :rows;
 -- name: import_history(community_id, rows)$
 -- Take what was said elsewhere into the history; what is there already stays as it is. How many interactions are new.
 with r as (
-    select * from json_to_recordset(:rows) as e (
+    select distinct on (interaction_id) * from json_to_recordset(:rows) as e (
         interaction_id uuid, entity_id text, platform text, user_id text, message_type text, trigger_type text,
         trigger_match text, state text, reason text, fallback boolean, provider text, model text, prompt_tokens int,
         completion_tokens int, attempts int, timings jsonb, received_at timestamptz, ended_at timestamptz,
@@ -81,9 +81,36 @@ said as (
     from r
     join talks t using (user_id, platform, entity_id)
     cross join (values ('user'), ('assistant')) as x (role)
+    on conflict do nothing
     returning 1
 )
 select count(*) / 2 from said;
+
+-- name: select_archived_of_user(platform, user_id, community_id)
+-- What is known of a person that the journal has no longer, the last first.
+select m.interaction_id, m.community_id, c.entity_id, c.platform, c.user_id, m.message_type,
+    coalesce(m.state, 'delivered') as state, m.trigger_type, m.trigger_match, m.reason, m.provider, m.model,
+    m.prompt_tokens, m.completion_tokens, coalesce(m.attempts, 0) as attempts, coalesce(m.fallback, false) as fallback,
+    coalesce(m.timings, '{}') as timings, null as event, null as reply, u.at as received_at, m.at as ended_at,
+    null::text as sealed, u.sealed as sealed_message, m.sealed as sealed_reply
+from conversations c
+cross join lateral (
+    select *
+    from messages answered
+    where answered.conversation_id = c.conversation_id and answered.archived and answered.role = 'assistant'
+    order by answered.at desc
+    limit 10000
+) m
+cross join lateral (
+    select said.at, said.sealed
+    from messages said
+    where said.interaction_id = m.interaction_id and said.role = 'user'
+    limit 1
+) u
+where c.user_id = :user_id and c.platform = :platform
+    and (:community_id::uuid is null or c.community_id = :community_id)
+order by m.at desc
+limit 10000;
 
 -- name: delete_history(days, rows)
 -- Trim what was said long ago, a batch at a time; whose it was.
@@ -95,7 +122,11 @@ with old as (
     for update skip locked
 )
 delete from messages m using old where m.interaction_id = old.interaction_id
-returning m.conversation_id;
+returning m.conversation_id, m.role;
+
+-- name: lock_conversations(ids)!
+-- Nothing is said in them until the transaction ends.
+select from conversations where conversation_id = any(:ids) order by conversation_id for update;
 
 -- name: delete_empty_conversations(ids)!
 -- Of some conversations those that have no message any more.

@@ -203,7 +203,7 @@ where interaction_id = :interaction_id and fence = :fence and state in ('receive
 update interactions i
 set state = e.state, reason = coalesce(e.reason, i.reason), deliveries = e.deliveries,
     timings = i.timings || e.timings, ended_at = now(), lease_owner = null, lease_until = null,
-    event = case when e.state = 'undeliverable' then (i.event::jsonb || '{"message_content": ""}')::json end,
+    event = case when e.state = 'undeliverable' then (i.event::jsonb || '{"message_content": "", "metadata": {}}')::json end,
     reply = case when e.state = 'undeliverable' then i.reply end, sealed = coalesce(i.sealed, e.sealed)
 from json_to_recordset(:ends) as e (
     interaction_id uuid, fence bigint, state text, reason text, deliveries int, timings jsonb, sealed text
@@ -260,11 +260,12 @@ with old as (
 ),
 gone as (
     delete from interactions i using old where i.interaction_id = old.interaction_id
-    returning i.interaction_id, i.state, i.reason, i.attempts, i.timings
+    returning i.interaction_id, i.state, i.reason, i.attempts, i.timings, i.ended_at
 ),
 kept as (
     update messages m
-    set archived = true, state = g.state, reason = g.reason, attempts = g.attempts, timings = g.timings
+    set archived = true, state = g.state, reason = g.reason, attempts = g.attempts, timings = g.timings,
+        at = g.ended_at
     from gone g
     where m.interaction_id = g.interaction_id and m.role = 'assistant'
 )
@@ -368,9 +369,22 @@ returning community_id;
 
 -- name: select_people(user_id, platform, rows)
 -- Everyone there is something of, after a person, a page at a time.
-select user_id, platform
-from interactions
-where ended_at is not null and user_id <> '' and (user_id, platform) > (:user_id, :platform)
-group by user_id, platform
+(
+    select user_id, platform
+    from interactions
+    where ended_at is not null and user_id <> '' and (user_id, platform) > (:user_id, :platform)
+    group by user_id, platform
+    order by user_id, platform
+    limit :rows
+)
+union
+(
+    select user_id, platform
+    from conversations
+    where (user_id, platform) > (:user_id, :platform)
+    group by user_id, platform
+    order by user_id, platform
+    limit :rows
+)
 order by user_id, platform
 limit :rows;

@@ -21,6 +21,11 @@ HEADERS = {"Authorization": f"Bearer {KEY}"}
         ("/usage?since=0001-01-01", "since"),
         ("/audit?before=9223372036854775808", "before"),
         ("/history?community_id={}&before=9999-12-31T23:59:59-14:00", "before"),
+        ("/history?community_id={}&user_id=%00", "user_id"),
+        (
+            "/history?community_id={}&cursor=MDAwMS0wMS0wMVQwMDowMDowMCsxNDowMCAwMWExZmNhYi0wMDAwLTcwMDAtODAwMC0wMDAwMDAwMGU3ZTc",
+            "cursor",
+        ),
         ("/history?community_id={}&before=0001-01-01T00:00:00%2B14:00", "before"),
         ("/users/twi%00tch/42", "platform"),
         ("/users/twitch/%00", "user_id"),

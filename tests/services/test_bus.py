@@ -41,9 +41,12 @@ async def test_what_happens_is_told_without_texts(make_service: MakeService, red
     body = await service.answered(entity_id=channel, user_id="ann", message_content="hello, my secret")
     mine = await community(service, channel)
     await put(service, community_id=mine, persona_name="Otto", api_key="sk-secret")
+    entries = await told(redis)
     path = f"{API}/users/twitch/ann?community_id={mine}"
     assert (await service.client.delete(path, headers={"Authorization": f"Bearer {KEY}"})).status_code == 200
-    entries = await told(redis)
+    left = await told(redis)
+    assert [entry["event"] for entry in left] == ["settings.changed", "user.forgotten"]
+    entries.append(left[-1])
     kinds = [entry["event"] for entry in entries]
     assert kinds == ["message.added", "message.added", "reply.delivered", "settings.changed", "user.forgotten"]
     assert {entry["community_id"] for entry in entries} == {mine}

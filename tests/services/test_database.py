@@ -83,6 +83,8 @@ INDEXES = {
     "select_keeping": "interactions_kept",
     "erase_message": "interactions_repeats",
     "select_people": "interactions_by_user",
+    "select_archived_of_user": "conversations_user_id",
+    "lock_conversations": "conversations_pkey",
     "select_kept": "interactions_pkey",
     "update_kept": "interactions_pkey",
     "select_gathering": "interactions_under_way",

@@ -96,6 +96,23 @@ async def test_what_waits_for_others_survives_its_instance(make_service: MakeSer
     assert states == {"delivered": 1, "suppressed": 4}
 
 
+async def test_what_is_too_old_takes_nobody_with_it(make_service: MakeService, database: Any) -> None:
+    """It expires by itself, and those that came since are thanked."""
+    service = await make_service(gather_seconds=1, reply_ttl=20)
+    old, *fresh = follows(4)
+    first = await service.accept(**old)
+    await database.execute("update interactions set received_at = now() - interval '1 hour' where ended_at is null")
+    ended = await flood([service], fresh)
+    assert sorted(state for state, _ in ended.elements()) == ["delivered", "suppressed", "suppressed"]
+    assert (await service.ended(first["interaction_id"]))["state"] == "expired"
+
+
+def test_what_stands_for_several_is_no_larger_than_an_event_may_be() -> None:
+    large = [happened("follow", f"{n}" + "n" * 250, extra="x" * 16_000) for n in range(50)]
+    whole = merged(large[0], large)
+    assert ChatEvent.model_validate_json(whole.model_dump_json()) == whole
+
+
 @pytest.mark.parametrize(
     ("posted", "said"),
     [

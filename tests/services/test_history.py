@@ -210,6 +210,53 @@ async def test_lines_that_cannot_be_taken_are_told_and_change_nothing(
     assert (line["user_id"], line["state"], line["message"]) == ("u", "delivered", None)
 
 
+async def test_the_history_is_trimmed_to_its_end(make_service: MakeService, database: Database) -> None:
+    """In as many batches as it takes; and a conversation that goes on stays."""
+    service = await make_service(history_retention=60)
+    mine = await talked(service, 1)
+    channel = (await history(service, mine))["interactions"][0]["entity_id"]
+    await database.execute("delete from messages where community_id <> $1::uuid", mine)
+    await database.execute("update messages set archived = true, at = at - interval '90 days'")
+    copies = """
+        insert into messages (interaction_id, role, conversation_id, community_id, at, archived)
+        select i.id, r.role, m.conversation_id, m.community_id, m.at, true
+        from (select * from messages limit 1) m,
+            (select gen_random_uuid() as id from generate_series(1, 2500)) i,
+            (values ('user'), ('assistant')) as r (role)
+    """
+    await database.execute(copies)
+    await service.answered(user_id="u0", username="u0", entity_id=channel, message_content="hello")
+    await service.sidecast._retention.trim()
+    left = await database.fetch("select c.user_id, m.role from messages m join conversations c using (conversation_id)")
+    assert sorted((row["user_id"], row["role"]) for row in left) == [("u0", "assistant"), ("u0", "user")]
+
+
+async def test_what_the_journal_has_no_longer_is_told_of_a_person_too(
+    make_service: MakeService, database: Database
+) -> None:
+    service = await make_service(journal_retention=7)
+    mine = await talked(service, 1)
+    await aged(database, 10)
+    await service.sidecast._retention.trim()
+    told = await (await service.get(f"{API}/users/twitch/u0?community_id={mine}")).get_json()
+    assert [row["community_id"] for row in told["data"]["interactions"]] == [mine, mine]
+
+
+async def test_who_was_forgotten_is_forgotten_again_though_only_the_history_knows_them(
+    make_service: MakeService, database: Database
+) -> None:
+    """As after a restore."""
+    service = await make_service(journal_retention=7)
+    mine = await talked(service, 1)
+    await aged(database, 10)
+    await service.sidecast._retention.trim()
+    hashed = service.sidecast._hashing.user("twitch", "u0")
+    insert = "insert into forgotten (number, hash, community_id, user_hash) values (-1, '', $1::uuid, $2)"
+    await database.execute(insert, mine, hashed)
+    assert await service.sidecast.privacy.forget_again("restore") == 1
+    assert (await history(service, mine))["interactions"] == []
+
+
 async def test_who_is_forgotten_is_not_in_the_history(make_service: MakeService, database: Database) -> None:
     service = await make_service(journal_retention=7)
     mine = await talked(service, 2)

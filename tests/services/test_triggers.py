@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -28,6 +29,16 @@ def match(text: str, **settings: Any) -> Trigger | None:
 
 def happened(message_type: str, **settings: Any) -> Trigger | None:
     return rules(**settings).match(ChatEvent(**event(message_type=message_type)))
+
+
+@pytest.mark.parametrize(
+    "text", ["㌖" * 9_990 + " ://", "is this <" + " " * 9_970 + "?", "a" * 9_000 + "://" + "b" * 900]
+)
+def test_no_message_takes_long(text: str) -> None:
+    """No rule goes over the whole of a text for each of its letters, which takes seconds and not milliseconds."""
+    began = time.process_time()
+    match(text)
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("word", GREETINGS)
