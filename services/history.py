@@ -171,7 +171,7 @@ class History:
             ids = list({row["conversation_id"] for row in gone})
             await queries.lock_conversations(connection, ids=ids)
             await queries.delete_empty_conversations(connection, ids=ids)
-        return sum(row["role"] == "assistant" for row in gone)
+        return sum(row["whole"] for row in gone)
 
     async def keeping(self) -> list[UUID]:
         """Communities that have imported texts."""

@@ -30,7 +30,8 @@ _TOLD = {*_ABOUT_CHANNEL, NAMES}  # elsewhere, as far as they are to be told
 _ALONE = frozenset({"greeting", "farewell", "event"})
 # Signs that a fence could be broken with, or that hide where one is; not the joiners that scripts and emoji need.
 _UNSEEN = regex.compile(r"[\p{Cf}--[\u200c\u200d]]", regex.V1)
-_BRACKETS = str.maketrans({"<": "‹", "＜": "‹", "﹤": "‹", "〈": "‹", ">": "›", "＞": "›", "﹥": "›", "〉": "›"})
+_FENCE = regex.compile(r"<(?=[\s/]*+(?:message|event|chat|channel|earlier)\b)|[＜﹤]", regex.I)
+_BRACKETS = str.maketrans({"<": "‹", ">": "›", '"': "'"})
 _SUM_UP = (
     "Sum up this part of a conversation in a live stream's chat, and what is known from before it, for yourself: who "
     "the viewer is, what they asked for and what you said. At most 400 characters, plain text."
@@ -187,12 +188,12 @@ def _message(role: str, content: str) -> Message:
 
 
 def _said_by(name: str, said: str) -> str:
-    return f'<message from="{_line(name).replace(chr(34), chr(39))}">\n{_fenced(said)}\n</message>'
+    return f'<message from="{_line(name).translate(_BRACKETS)}">\n{_fenced(said)}\n</message>'
 
 
 def _fenced(text: str) -> str:
     """As data: it can neither end its fence nor the turn."""
-    return without_tokens(str(_UNSEEN.sub("", text))).translate(_BRACKETS)
+    return str(_FENCE.sub("‹", without_tokens(str(_UNSEEN.sub("", text)))))
 
 
 def _line(text: str) -> str:

@@ -10,7 +10,7 @@ import regex
 # What models take for their own: special tokens and role markers of chat templates.
 _TOKENS = regex.compile(
     r"<\|(?:im_start|start_header_id)\|>\s*\w*|<start_of_turn>\w*|<\|[^|<>]{0,40}\|>|<｜[^｜<>]{0,40}｜>"
-    r"|</?(?:s|think|assistant|system|user|eos|bos|end_of_turn|pad|unk)>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>",
+    r"|</?(?:s|think|assistant|system|user|eos|bos|end_of_turn|pad|unk)>|</?tool_call>|<unused\d{1,4}>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>",
     regex.I,
 )
 _GRAPHEME = regex.compile(r"\X")

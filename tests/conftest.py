@@ -200,3 +200,16 @@ async def redis(parts: dict[str, str]) -> AsyncIterator[Redis]:
     await client.flushall()
     yield client
     await client.aclose()
+
+
+async def valkey_value(redis: Redis, name: Any) -> Any:
+    """What a key holds, whatever it is."""
+    read: dict[Any, tuple[Any, ...]] = {
+        "list": (redis.lrange, 0, -1),
+        "zset": (redis.zrange, 0, -1),
+        "string": (redis.get,),
+        "stream": (redis.xrange,),
+        "set": (redis.smembers,),
+    }
+    command, *arguments = read[await redis.type(name)]
+    return await command(name, *arguments)

@@ -20,9 +20,9 @@
 union all
 (
     select m.interaction_id, m.community_id, c.entity_id, c.platform, c.user_id, m.message_type,
-        coalesce(m.state, 'delivered'), m.trigger_type, m.trigger_match, m.reason, m.provider, m.model, m.prompt_tokens,
+        m.state, m.trigger_type, m.trigger_match, m.reason, m.provider, m.model, m.prompt_tokens,
         m.completion_tokens, coalesce(m.attempts, 0), coalesce(m.fallback, false), coalesce(m.timings, '{}'), null, null,
-        u.at, m.at, null, u.sealed, m.sealed
+        u.at, m.at, null, u.sealed, case m.role when 'assistant' then m.sealed end
     from messages m
     join conversations c on c.conversation_id = m.conversation_id
     cross join lateral (
@@ -31,13 +31,13 @@ union all
         where said.interaction_id = m.interaction_id and said.role = 'user'
         limit 1
     ) u
-    where m.archived and m.role = 'assistant' and m.community_id = :community_id
+    where m.archived and m.state is not null and m.community_id = :community_id
         and (m.at, m.interaction_id) < (coalesce(:before, 'infinity'), :before_id)
         and m.at >= coalesce(:since, '-infinity')
         and (:platform is null or c.platform = :platform)
         and (:user_id is null or c.user_id = :user_id)
         and (:entity_id is null or c.entity_id = :entity_id)
-        and (:state is null or coalesce(m.state, 'delivered') = :state)
+        and (:state is null or m.state = :state)
         and (:trigger_type is null or m.trigger_type = :trigger_type)
     order by m.at desc, m.interaction_id desc
     limit :rows
@@ -76,7 +76,8 @@ said as (
     )
     select r.interaction_id, x.role, t.conversation_id, :community_id,
         case x.role when 'user' then r.received_at else r.ended_at end, r.message_type, r.trigger_type, r.trigger_match,
-        r.state, r.reason, r.fallback, r.provider, r.model, r.prompt_tokens, r.completion_tokens, r.attempts, r.timings,
+        case x.role when 'assistant' then r.state end, r.reason, r.fallback, r.provider, r.model, r.prompt_tokens,
+        r.completion_tokens, r.attempts, r.timings,
         true, case x.role when 'user' then r.sealed_message else r.sealed_reply end
     from r
     join talks t using (user_id, platform, entity_id)
@@ -89,15 +90,15 @@ select count(*) / 2 from said;
 -- name: select_archived_of_user(platform, user_id, community_id)
 -- What is known of a person that the journal has no longer, the last first.
 select m.interaction_id, m.community_id, c.entity_id, c.platform, c.user_id, m.message_type,
-    coalesce(m.state, 'delivered') as state, m.trigger_type, m.trigger_match, m.reason, m.provider, m.model,
+    m.state, m.trigger_type, m.trigger_match, m.reason, m.provider, m.model,
     m.prompt_tokens, m.completion_tokens, coalesce(m.attempts, 0) as attempts, coalesce(m.fallback, false) as fallback,
     coalesce(m.timings, '{}') as timings, null as event, null as reply, u.at as received_at, m.at as ended_at,
-    null::text as sealed, u.sealed as sealed_message, m.sealed as sealed_reply
+    null::text as sealed, u.sealed as sealed_message, case m.role when 'assistant' then m.sealed end as sealed_reply
 from conversations c
 cross join lateral (
     select *
     from messages answered
-    where answered.conversation_id = c.conversation_id and answered.archived and answered.role = 'assistant'
+    where answered.conversation_id = c.conversation_id and answered.archived and answered.state is not null
     order by answered.at desc
     limit 10000
 ) m
@@ -117,12 +118,12 @@ limit 10000;
 with old as (
     select interaction_id
     from messages
-    where at < now() - make_interval(secs => 86400 * :days::float8) and archived and role = 'assistant'
+    where at < now() - make_interval(secs => 86400 * :days::float8) and archived and state is not null
     limit :rows
     for update skip locked
 )
 delete from messages m using old where m.interaction_id = old.interaction_id
-returning m.conversation_id, m.role;
+returning m.conversation_id, m.state is not null as whole;
 
 -- name: lock_conversations(ids)!
 -- Nothing is said in them until the transaction ends.

@@ -250,7 +250,7 @@ select count(*) from again;
 
 -- name: delete_ended(seconds, rows)$
 -- Trim what ended long ago, a batch at a time; what has texts that are kept for longer stays as long. What the history
--- needs of it goes there.
+-- needs of it goes there; of what was never answered that a user said something.
 with old as (
     select interaction_id
     from interactions
@@ -260,7 +260,8 @@ with old as (
 ),
 gone as (
     delete from interactions i using old where i.interaction_id = old.interaction_id
-    returning i.interaction_id, i.state, i.reason, i.attempts, i.timings, i.ended_at
+    returning i.interaction_id, i.community_id, i.entity_id, i.platform, i.user_id, i.message_type, i.trigger_type,
+        i.trigger_match, i.state, i.reason, i.attempts, i.timings, i.received_at, i.ended_at
 ),
 kept as (
     update messages m
@@ -268,6 +269,34 @@ kept as (
         at = g.ended_at
     from gone g
     where m.interaction_id = g.interaction_id and m.role = 'assistant'
+),
+unanswered as (
+    select *
+    from gone g
+    where g.user_id <> '' and g.trigger_type <> 'command'
+        and not exists (select from messages m where m.interaction_id = g.interaction_id and m.role = 'assistant')
+),
+talks as (
+    insert into conversations (conversation_id, community_id, entity_id, platform, user_id, started_at, last_at, messages)
+    select gen_random_uuid(), community_id, entity_id, platform, user_id, min(received_at), max(ended_at), count(*)
+    from unanswered
+    group by community_id, user_id, platform, entity_id
+    order by community_id, user_id, platform, entity_id
+    on conflict (user_id, platform, community_id, entity_id) do update
+    set last_at = greatest(conversations.last_at, excluded.last_at),
+        messages = conversations.messages + excluded.messages
+    returning conversation_id, community_id, user_id, platform, entity_id
+),
+said as (
+    insert into messages (
+        interaction_id, role, conversation_id, community_id, at, message_type, trigger_type, trigger_match, state,
+        reason, attempts, timings, archived
+    )
+    select u.interaction_id, 'user', t.conversation_id, u.community_id, u.ended_at, u.message_type, u.trigger_type,
+        u.trigger_match, u.state, u.reason, u.attempts, u.timings, true
+    from unanswered u
+    join talks t using (community_id, user_id, platform, entity_id)
+    on conflict (interaction_id, role) do nothing
 )
 select count(*) from gone;
 

@@ -26,7 +26,7 @@ from services.database import Database
 from services.logs import open_log
 from services.valkey import Valkey
 from services.webhooks import sign, signing_key, verify
-from tests.conftest import API, KEY, MakeService, Service, event
+from tests.conftest import API, KEY, MakeService, Service, event, valkey_value
 from tests.stubs.repeater import Repeater
 from tests.stubs.server import running
 
@@ -168,18 +168,6 @@ def dump(database_url: str) -> str:
     return str(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
 
 
-async def value(redis: Redis, name: Any) -> Any:
-    """What a key holds, whatever it is."""
-    read: dict[Any, tuple[Any, ...]] = {
-        "list": (redis.lrange, 0, -1),
-        "zset": (redis.zrange, 0, -1),
-        "string": (redis.get,),
-        "stream": (redis.xrange,),
-    }
-    command, *arguments = read[await redis.type(name)]
-    return await command(name, *arguments)
-
-
 async def test_a_key_is_nowhere_to_be_seen(
     make_service: MakeService,
     parts: dict[str, str],
@@ -221,7 +209,7 @@ async def test_a_key_is_nowhere_to_be_seen(
         "answers": "\n".join(caller.told + posting.told),
         "replies": f"{headers.keys()} {body!r}",
         "dump": await asyncio.to_thread(dump, parts["DATABASE_URL"]),
-        "valkey": str([(name, await value(redis, name)) for name in await redis.keys("*")]),
+        "valkey": str([(name, await valkey_value(redis, name)) for name in await redis.keys("*")]),
     }
     open_log(load_settings())  # lets go of the file
     there = {"dump": mine, "log": "request.failed", "output": "provider.failed", "answers": "provider_refused_key"}

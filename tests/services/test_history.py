@@ -216,10 +216,15 @@ async def test_the_history_is_trimmed_to_its_end(make_service: MakeService, data
     mine = await talked(service, 1)
     channel = (await history(service, mine))["interactions"][0]["entity_id"]
     await database.execute("delete from messages where community_id <> $1::uuid", mine)
-    await database.execute("update messages set archived = true, at = at - interval '90 days'")
+    archive = """
+        update messages set archived = true, at = at - interval '90 days',
+            state = case role when 'assistant' then 'delivered' end
+    """
+    await database.execute(archive)
     copies = """
-        insert into messages (interaction_id, role, conversation_id, community_id, at, archived)
-        select i.id, r.role, m.conversation_id, m.community_id, m.at, true
+        insert into messages (interaction_id, role, conversation_id, community_id, at, archived, state)
+        select i.id, r.role, m.conversation_id, m.community_id, m.at, true,
+            case r.role when 'assistant' then 'delivered' end
         from (select * from messages limit 1) m,
             (select gen_random_uuid() as id from generate_series(1, 2500)) i,
             (values ('user'), ('assistant')) as r (role)
@@ -229,6 +234,32 @@ async def test_the_history_is_trimmed_to_its_end(make_service: MakeService, data
     await service.sidecast._retention.trim()
     left = await database.fetch("select c.user_id, m.role from messages m join conversations c using (conversation_id)")
     assert sorted((row["user_id"], row["role"]) for row in left) == [("u0", "assistant"), ("u0", "user")]
+
+
+async def test_what_was_never_answered_is_in_the_history_too(make_service: MakeService, database: Database) -> None:
+    service = await make_service(journal_retention=7, history_retention=60)
+    channel = event()["entity_id"]
+    mine = await community(service, channel)
+    await put(service, community_id=mine, channel_replies=1, channel_seconds=60)
+    ends = []
+    for number in range(3):
+        who = {"user_id": f"u{number}", "username": f"u{number}"}
+        ack = await service.accept(**event(entity_id=channel, message_content="hello", **who))
+        ends.append((await service.ended(ack["interaction_id"]))["state"])
+    assert ends == ["delivered", "suppressed", "suppressed"]
+    before = (await history(service, mine))["interactions"]
+    await aged(database)
+    await service.sidecast._retention.trim()
+    after = (await history(service, mine))["interactions"]
+    same = ("interaction_id", "state", "reason", "user_id", "trigger", "reply")
+    assert [{name: row[name] for name in same} for row in after] == [
+        {name: row[name] for name in same} for row in before
+    ]
+    assert len((await history(service, mine, state="suppressed"))["interactions"]) == 2
+    await aged(database, 40)
+    await service.sidecast._retention.trim()
+    for table in ("messages", "conversations"):
+        assert await database.fetchval(f"select count(*) from {table} where community_id = $1::uuid", mine) == 0
 
 
 async def test_what_the_journal_has_no_longer_is_told_of_a_person_too(

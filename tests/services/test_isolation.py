@@ -18,7 +18,8 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from tests.conftest import API, KEY, MakeService, Service, event
+from services.bus import STREAM
+from tests.conftest import API, KEY, MakeService, Service, event, valkey_value
 from tests.stubs.echo import EchoOpenAI
 
 COMMUNITIES = 50
@@ -180,10 +181,15 @@ class Crowd:
 
 
 async def look_in_valkey(redis: Redis, seen: Sightings, numbers: dict[UUID, int]) -> None:
-    """Each key names its community, and holds nothing of another."""
+    """Each key names its community, and holds nothing of another; so does each entry of the stream."""
     async for key in redis.scan_iter("*", count=1000):
-        kept = await (redis.lrange if await redis.type(key) == "list" else redis.zrange)(key, 0, -1)
-        seen.look("valkey", f"{key} {kept}", numbers[UUID(key[key.index("{") + 1 : key.index("}")])])
+        kept = await valkey_value(redis, key)
+        if key == STREAM:
+            for _, entry in kept:
+                if entry["community_id"]:
+                    seen.look("stream", str(entry), numbers[UUID(entry["community_id"])])
+            continue
+        seen.look("valkey", "stream", f"{key} {kept}", numbers[UUID(key[key.index("{") + 1 : key.index("}")])])
 
 
 async def look_in_database(
