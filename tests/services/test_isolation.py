@@ -32,7 +32,7 @@ READ = ("config", "history", "users", "outcome", "usage")
 # Kinds of calls, and how many of each in a hundred.
 MIX = {"chat": 22, "event": 5, "test": 3, "whole": 13, "stream": 10, "config": 9, "change": 2, "history": 6, "users": 7}
 MIX |= {"outcome": 8, "usage": 3, "cancel": 4, "foreign": 8}
-PLACES = {"provider", "answer", "reply", "valkey", "memory", "database"}
+PLACES = {"provider", "answer", "reply", "valkey", "stream", "memory", "database"}
 LEAST_SEEN = 3_000
 
 Call = tuple[str, str, dict[str, str], Any]
@@ -189,7 +189,7 @@ async def look_in_valkey(redis: Redis, seen: Sightings, numbers: dict[UUID, int]
                 if entry["community_id"]:
                     seen.look("stream", str(entry), numbers[UUID(entry["community_id"])])
             continue
-        seen.look("valkey", "stream", f"{key} {kept}", numbers[UUID(key[key.index("{") + 1 : key.index("}")])])
+        seen.look("valkey", f"{key} {kept}", numbers[UUID(key[key.index("{") + 1 : key.index("}")])])
 
 
 async def look_in_database(
