@@ -25,6 +25,14 @@ DEFAULT_LIMIT = 500
 # These show one line, and every sign of Markdown as it is.
 ONE_LINE = frozenset({"twitch", "youtube", "kick"})
 MOST_ROUNDS = 8
+# What may be put around a text that was said of late: more than a channel is given replies in that time by default.
+_SIGNS_AROUND = ("✨", "🎉", "💜", "🙌", "👋", "🌟", "😊")
+FRAMES = (
+    *(("{name}: ", ""), ("", " ({name})"), ("{name}, ", "")),
+    *(("", f" {sign}") for sign in _SIGNS_AROUND),
+    *((f"{sign} ", "") for sign in _SIGNS_AROUND),
+    *(("{name}: ", f" {sign}") for sign in _SIGNS_AROUND),
+)
 # So much of what the model was told, letter by letter, is an echo of it: facts in it may be told again.
 ECHO_SHARE = 0.6
 ECHO_LETTERS = 120
@@ -56,7 +64,7 @@ _FORMS = regex.compile(r"<(?:@[!&]?|#|!|:[\w~]+:|/\w+:|t:)[^<>]{0,4000}>")
 _OPENED = regex.compile(r"(?<!<)<++(?=[@!#])")
 _LABELLED = regex.compile(r"<((?:https?|mailto|tel):[^|<>\s]{1,2000})(?:\|([^<>]{0,200}))?>")
 _EVERYONE = regex.compile(r"[@＠﹫](?=\s?(?:everyone|here|channel|all|room)\b)", regex.I)
-_AT = regex.compile(r"(?<![@＠﹫])[@＠﹫]++(?=([\w.\-]{1,64}))")
+_AT = regex.compile(r"(?<![@＠﹫])[@＠﹫]++(?=([\w.\-\p{N}\p{So}\p{M}]{1,64}))")
 # Markdown (spec.commonmark.org): images and links that hide where they lead.
 _IMAGE = regex.compile(r"!\[([^\[\]\n]{0,200})\]\([^()\n]{0,2000}\)")
 _HIDDEN = regex.compile(r"\[([^\[\]\n]{0,200})\]\(\s?<?([^()\s<>]{0,2000})>?[^()\n]{0,200}\)")
@@ -223,7 +231,8 @@ def fit(text: str, manner: Manner) -> str:
 
 def reworded(text: str, name: str, manner: Manner) -> Iterator[str]:
     """The same in other words, as far as that can be done without a model."""
-    for other in (f"{name}: {text}", f"{text} ({name})", f"{name}, {text}"):
+    for before, after in FRAMES:
+        other = f"{before}{text}{after}".replace("{name}", name)
         if (fitting := fit(other, manner)) and fitting != text:
             yield fitting
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from services.replies import FRAMES
 from tests.conftest import MakeService, Service, event
 from tests.routes.test_config import community, put
 from tests.stubs.openai import StubOpenAI
@@ -40,9 +41,10 @@ async def test_the_same_words_come_in_other_words_and_then_not_at_all(make_servi
     async with running(stub.app) as url:
         service = await make_service(ai_provider="waddleai", waddleai_base_url=url)
         channel = await channel_of(service)
-        assert await greeted(service, channel, 5) == [("delivered", None)] * 4 + [("suppressed", "repeat")]
+        times = len(FRAMES) + 1
+        assert await greeted(service, channel, times + 1) == [("delivered", None)] * times + [("suppressed", "repeat")]
         assert said(service)[0] == "🤖 Welcome in!"
-        assert len({*said(service)}) == 4
+        assert len({*said(service)}) == times > 20
         other = await channel_of(service)
         assert await greeted(service, other, 1) == [("delivered", None)]
     assert said(service)[-1] == "🤖 Welcome in!"
