@@ -147,11 +147,6 @@ class CacheManager:
         if listener is not None:
             self._tasks.repeat(listener.connect, listener.hear, "listen for what others write")
 
-    @property
-    def size(self) -> int:
-        """Bytes of texts in memory, about."""
-        return self._talks.size + self._rings.size
-
     # --- what a user said and was answered
 
     async def history(self, user: UserKey, limit: int) -> list[Exchange]:

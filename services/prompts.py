@@ -21,7 +21,6 @@ from services.replies import DEFAULT_LIMIT, LIMITS, ONE_LINE
 from services.settings import CommunitySettings
 from services.texts import without_tokens
 
-MARK = "…"
 MAX_DETAILS = 1_000
 # What a small model is shown of the chat, where the question may be about it.
 FEW_HEARD = 5
@@ -131,7 +130,7 @@ def build_prompt(
         told += f" Your name is {settings.persona_name}."
     if settings.language:
         told += f" Answer in {settings.language}."
-    details = _details(event) if event.message_type != CHAT else ""
+    details = _details(event, occasion) if event.message_type != CHAT else ""
     return Prompt(
         told,
         _rules(settings, event),
@@ -172,9 +171,10 @@ def _channel(event: ChatEvent) -> Iterator[tuple[str, str]]:
             yield name, " ".join(value[: 2 * MAX_FACT].split())
 
 
-def _details(event: ChatEvent) -> str:
-    """What else a router knows of an event."""
-    rest = {name: value for name, value in event.metadata.items() if name not in _TOLD}
+def _details(event: ChatEvent, occasion: Occasion) -> str:
+    """What else a router knows of an event, but for what is told already."""
+    told = occasion.happened
+    rest = {name: value for name, value in event.metadata.items() if name not in _TOLD and str(value) not in told}
     return " " + json.dumps(rest, ensure_ascii=False)[:MAX_DETAILS] if rest else ""
 
 

@@ -70,6 +70,7 @@ def test_what_is_known_of_an_event_is_told(examples: bool) -> None:
     messages = prompt(EVENT, **posted).messages(examples=examples)
     assert "ann raids the channel with 120 viewers. They wrote: hi all" in told(messages, "user")
     assert '"from": "Bo"' in told(messages, "user")
+    assert 'viewers"' not in told(messages, "user"), "once is enough, and more confuses a small model"
     assert "raid" in messages[0]["content"] or examples
 
 
