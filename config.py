@@ -30,7 +30,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 # Timeouts and sizes that are not settings: every outbound call takes one of these or a setting. Seconds.
 CONNECT_TIMEOUT = 3.0
 DATABASE_TIMEOUT = 5.0
-VALKEY_TIMEOUT = 0.5
+VALKEY_TIMEOUT = 2.0  # nothing before a receipt waits for it; less, and a busy process takes itself for a dead Valkey
 ROUTER_TIMEOUT = 10.0
 PROBE_TIMEOUT = 1.5
 BODY_TIMEOUT = 10

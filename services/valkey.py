@@ -29,7 +29,7 @@ class ValkeyAway(Exception):
 
 
 class Valkey:
-    """One client. Where it failed it is not asked for a second; when that begins and ends is logged."""
+    """One client. Where it failed, one command a second tries it; when that begins and ends is logged."""
 
     def __init__(self, url: str, log: Log) -> None:
         self._client = _connect(url) if url else None
@@ -46,6 +46,8 @@ class Valkey:
         """What a command answers, within `VALKEY_TIMEOUT` seconds. Raises ValkeyAway."""
         if self._client is None or time.monotonic() < self._retry_at:
             raise ValkeyAway
+        if self._away_since is not None:  # nobody else waits while this tries
+            self._retry_at = time.monotonic() + VALKEY_TIMEOUT + PAUSE_SECONDS
         try:
             async with asyncio.timeout(VALKEY_TIMEOUT):
                 try:
@@ -94,7 +96,7 @@ class Valkey:
     def _note_back(self) -> None:
         if self._away_since is not None:
             seconds = round(time.monotonic() - self._away_since, 1)
-            self._away_since = None
+            self._away_since, self._retry_at = None, 0.0
             self._log.system("valkey.back", f"Valkey answers again after {seconds} s", result="SUCCESS")
 
 

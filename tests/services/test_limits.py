@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import Counter
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
+from services.valkey import ValkeyAway
 from tests.conftest import NO_LIMITS, MakeService, Service, event
 from tests.routes.test_config import community, put
 from tests.stubs.openai import StubOpenAI
@@ -78,7 +81,7 @@ async def test_100_at_once_on_two_instances_get_exactly_what_is_allowed(make_ser
 
 
 async def test_without_valkey_each_instance_keeps_to_the_limit(make_service: MakeService) -> None:
-    """None at all, and one that does not answer: nobody waits for it longer than 50 ms."""
+    """None at all, and one that does not answer."""
 
     async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await stopping.wait()
@@ -97,6 +100,32 @@ async def test_without_valkey_each_instance_keeps_to_the_limit(make_service: Mak
     stopping.set()
     server.close()
     await server.wait_closed()
+
+
+async def test_while_valkey_is_away_one_command_tries_it_and_nobody_else_waits(
+    make_service: MakeService, own_valkey: tuple[str, asyncio.subprocess.Process]
+) -> None:
+    url, process = own_valkey
+    valkey = (await make_service(redis_url=url)).sidecast.valkey
+    process.send_signal(signal.SIGSTOP)
+    tried = 0
+
+    async def ask(client: Redis) -> None:
+        nonlocal tried
+        tried += 1
+        await client.ping()
+
+    with pytest.raises(ValkeyAway):
+        await valkey.run(ask)
+    valkey._retry_at = tried = 0
+    answers = await asyncio.gather(*(valkey.run(ask) for _ in range(20)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [ValkeyAway] * 20
+    assert tried == 1
+    process.send_signal(signal.SIGCONT)
+    valkey._retry_at = 0
+    await valkey.run(ask)
+    await asyncio.gather(*(valkey.run(ask) for _ in range(20)))
+    assert tried == 22
 
 
 async def test_a_limit_goes_on_when_valkey_goes_away(make_service: MakeService, redis: Any) -> None:
