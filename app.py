@@ -23,6 +23,7 @@ from config import MAX_COMPLETION_BYTES, ConfigError, Settings, load_running_set
 from routes import (
     audit,
     communities,
+    dashboard,
     data,
     dev,
     docs,
@@ -85,6 +86,7 @@ def create_app(settings: Settings | None = None) -> Quart:
         health,
         docs,
         dev,
+        dashboard,
     ):
         app.register_blueprint(room.blueprint)
     register_error_handlers(app, log)

@@ -35,6 +35,7 @@ ROUTER_TIMEOUT = 10.0
 PROBE_TIMEOUT = 1.5
 BODY_TIMEOUT = 10
 MAX_EVENT_BYTES = 64 * 1024
+MAX_FORM_BYTES = 512 * 1024
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 MAX_COMPLETION_BYTES = 1024 * 1024
 
@@ -191,6 +192,11 @@ class Settings(BaseSettings):
     jwt_audience: str = Field("", description="Audience (`aud`) that tokens must have; empty: any.")
     api_rate_limit: int = Field(
         600, ge=0, le=1_000_000, description="Requests a minute that a key may make, events aside; 0: any number."
+    )
+    dashboard_plain_http: bool = Field(
+        False,
+        description="Let people sign in to the dashboard over plain HTTP from other machines, where others may read "
+        "along.",
     )
     trusted_proxies: Annotated[Words, AfterValidator(_check_networks)] = Field(
         (), description="Addresses or networks of proxies whose `X-Forwarded-For` says who calls."

@@ -44,7 +44,7 @@ async def read_signed(model: type[Model]) -> Model:
         message_id, timestamp, signatures = (
             given.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature")
         )
-        raw = await _read()
+        raw = await read_raw()
         try:
             verify(keys, message_id, timestamp, signatures, raw)
         except BadSignature:
@@ -60,7 +60,7 @@ async def read_body(model: type[Model]) -> Model:
         raise APIError(415, "UNSUPPORTED_MEDIA_TYPE", "The body must be application/json.")
     if given.get("content-encoding", "identity") != "identity":
         raise APIError(415, "UNSUPPORTED_MEDIA_TYPE", "A compressed body is not taken.")
-    raw = await _read()
+    raw = await read_raw()
     try:
         return model.model_validate(parse(raw))
     except ValidationError as error:
@@ -79,7 +79,7 @@ def read_query(model: type[Model]) -> Model:
         raise APIError(400, "INVALID_REQUEST", "The query has invalid fields.", details(error)) from None
 
 
-async def _read() -> bytes:
+async def read_raw() -> bytes:
     """The whole body. Raises RequestTimeout, RequestEntityTooLarge."""
     try:
         async with asyncio.timeout(BODY_TIMEOUT):

@@ -29,7 +29,7 @@ from structlog.contextvars import bind_contextvars
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.routing import MapAdapter
 
-from config import MAX_BATCH_BYTES, MAX_COMPLETION_BYTES, MAX_EVENT_BYTES
+from config import MAX_BATCH_BYTES, MAX_COMPLETION_BYTES, MAX_EVENT_BYTES, MAX_FORM_BYTES
 
 BASE = "/api/v1/ai"
 BATCH_PATH = f"{BASE}/interaction/batch"
@@ -38,6 +38,7 @@ SIZES = {
     f"{BASE}/chat/completions": MAX_COMPLETION_BYTES,
     f"{BASE}/embeddings": MAX_COMPLETION_BYTES,
 }
+PAGES = "/dashboard/"
 UNREAD_SECONDS = 1.0
 LISTEN_SECONDS = 0.05
 AT_ONCE_BYTES = 16_384  # what a socket takes without waiting for a slow reader
@@ -79,13 +80,14 @@ class PulledBody(Body):
 
 
 class SizedRequest(Request):
-    """A request whose body may be 64 KiB, or what `SIZES` says of its path."""
+    """A request whose body may be 64 KiB, a page's form 512 KiB, or what `SIZES` says of its path."""
 
     body_class = PulledBody
     body: PulledBody
 
     def __init__(self, method: str, scheme: str, path: str, *arguments: Any, **options: Any) -> None:
-        options["max_content_length"] = SIZES.get(path, MAX_EVENT_BYTES)
+        most = MAX_FORM_BYTES if path.startswith(PAGES) else MAX_EVENT_BYTES
+        options["max_content_length"] = SIZES.get(path, most)
         super().__init__(method, scheme, path, *arguments, **options)
         # Headers by their names in lower case, of several with one name the last: one pass over what the server gave
         # is cheaper than a look-up in Quart's headers, which searches them all.

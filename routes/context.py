@@ -54,17 +54,23 @@ async def require(*roles: str, websocket: Websocket | None = None, counted: bool
     """
     scope = request.scope if websocket is None else websocket.scope
     given = headers() if websocket is None else headers_of(websocket)
+    principal = await identify(presented_key(given), scope, given)
+    if not principal.may(*roles):
+        raise APIError(403, "FORBIDDEN", "This key may not do this.")
+    if counted:
+        count(principal, scope)
+    return principal
+
+
+async def identify(credential: str, scope: Any, given: dict[str, str]) -> Principal:
+    """Whose key it is. Raises APIError 401 or 429."""
     try:
-        principal = await sidecast().access.identify(_presented_key(given), _address(scope, given))
+        principal = await sidecast().access.identify(credential, _address(scope, given))
     except TooManyAttempts as blocked:
         message = "Too many wrong keys came from this address."
         raise APIError(429, "RATE_LIMITED", message, retry_after=blocked.seconds) from None
     if principal is None:
         raise APIError(401, "UNAUTHORIZED", "A valid key is needed: Authorization: Bearer <key>.")
-    if not principal.may(*roles):
-        raise APIError(403, "FORBIDDEN", "This key may not do this.")
-    if counted:
-        count(principal, scope)
     return principal
 
 
@@ -187,7 +193,13 @@ def _is_in(address: str, networks: Sequence[Network]) -> bool:
     return any(found in network for network in networks)
 
 
-def _presented_key(given: dict[str, str]) -> str:
+def is_by_proxy(scope: Any) -> bool:
+    """Whether a trusted proxy is at the other end of the connection."""
+    client = scope.get("client")
+    return bool(client and sidecast().trusted_proxies and _is_in(client[0], sidecast().trusted_proxies))
+
+
+def presented_key(given: dict[str, str]) -> str:
     scheme, _, token = given.get("authorization", "").partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else ""
     return bearer or given.get("x-api-key", "") or given.get("x-service-key", "")

@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from quart import Blueprint, Response, current_app, jsonify
 
 from routes.connection import BASE
-from routes.context import sidecast, success
+from routes.context import headers, sidecast, success
 from routes.errors import APIError, render
 from routes.openapi import describe
 from routes.shapes.answers import Alive, Index, Ready, Status
@@ -20,8 +20,10 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/")
 @describe(Index, roles=None)
-async def get_index() -> dict[str, Any]:
-    """Name, version and every endpoint."""
+async def get_index() -> dict[str, Any] | Response:
+    """Name, version and every endpoint; a browser is sent to the dashboard."""
+    if "text/html" in headers().get("accept", ""):
+        return Response(status=303, headers={"Location": "/dashboard/"})
     settings = sidecast().settings
     endpoints = sorted(
         f"{method} {rule.rule}"

@@ -53,6 +53,8 @@ SECURITY = {
     "api_key": APIKeySecurityScheme(name="X-API-Key", in_="header"),
     "service_key": APIKeySecurityScheme(name="X-Service-Key", in_="header"),
 }
+# Blueprints whose routes are pages for people, and no part of the API.
+PAGES = {"dashboard"}
 _MORE = "_sidecast_more"
 _VARIABLE = re.compile("<(?:[^<>:]*:)?([^<>]+)>")
 _JSON = "application/json"
@@ -171,6 +173,9 @@ class _Provider(OpenAPIProvider):
     def operation_id(self, _method: str, _path: str, func: Callable[..., Any]) -> str:
         return func.__name__
 
+    def generate_rules(self) -> Iterable[Rule]:
+        return [rule for rule in super().generate_rules() if _tag(rule) not in PAGES]
+
     def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
         """Raises Undescribed."""
         more = getattr(self._app.view_functions[rule.endpoint], _MORE, None)
@@ -179,7 +184,7 @@ class _Provider(OpenAPIProvider):
         built, components = super().build_paths(rule)
         [operations] = _plain(built).values()
         for operation in operations.values():
-            self._complete(operation, more, rule.endpoint.partition(".")[0])
+            self._complete(operation, more, _tag(rule))
         # quart-schema's own path loses all but the last of several variables, where that has a converter.
         return {_VARIABLE.sub(r"{\1}", rule.rule): operations}, _plain(components)
 
@@ -311,8 +316,12 @@ def _websockets(app: Quart) -> list[str]:
 
 def _tags(app: Quart) -> list[Tag | dict[str, Any]]:
     """A tag for each blueprint that has routes, with what its module says of itself."""
-    names = {rule.endpoint.partition(".")[0] for rule in app.url_map.iter_rules() if not rule.websocket}
+    names = {_tag(rule) for rule in app.url_map.iter_rules() if not rule.websocket} - PAGES
     return [Tag(name=name, description=_room(app, name)) for name in app.blueprints if name in names]
+
+
+def _tag(rule: Rule) -> str:
+    return str(rule.endpoint).partition(".")[0]
 
 
 def _room(app: Quart, name: str) -> str:

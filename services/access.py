@@ -7,7 +7,7 @@ import ipaddress
 import time
 from collections import OrderedDict
 
-from services.jwts import Jwts
+from services.jwts import Jwts, ends_at
 from services.keys import Keys, Principal
 
 MOST_FAILURES = 100
@@ -50,6 +50,11 @@ class Access:
         elif self._failures:
             self._note_success(_pair(credential, address))
         return principal
+
+    @staticmethod
+    def ends_at(credential: str) -> float | None:
+        """When a token that was found valid ends, in seconds since 1970; None for a key."""
+        return ends_at(credential) if credential.count(".") == 2 else None
 
     def _blocked(self, address: str) -> float:
         """Seconds for which an address is not listened to."""

@@ -29,6 +29,9 @@ TABLES = (
     "inference_cache",
     "conversations",
     "messages",
+    "instances",
+    "settings_versions",
+    "numbers",
 )
 HEAD_LINES = 50
 _NEWER_SETTING = b"SET transaction_timeout = 0;\n"

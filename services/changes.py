@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -51,6 +52,7 @@ class Changes:
         self._bus = bus
         self.listeners: list[Callable[[str], None]] = []
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self.heard_at: datetime | None = None  # by the database's clock: everything until then was heard
         self.moment = 0  # goes up with each change, so that what was read before it is known to be old
 
     @contextlib.asynccontextmanager
@@ -81,7 +83,8 @@ class Changes:
                 self._hear(EVERYTHING)
             else:
                 with self._database.errors():
-                    await self._connection.execute("select 1", timeout=PING_SECONDS)
+                    # What was told before comes before the answer.
+                    self.heard_at = await self._connection.fetchval("select clock_timestamp()", timeout=PING_SECONDS)
         except DatabaseUnavailable:
             await self.close()
             self._hear(EVERYTHING)

@@ -30,13 +30,14 @@ SUPPRESSED = "suppressed"
 class Making:
     """How a reply came to be: the budget's step, what the model was told, and for how many ms it was waited for.
 
-    `others` are texts that may be said in its place.
+    `others` are texts that may be said in its place, `raw` is what the model said.
     """
 
     step: Step = Step.WHOLE
     messages: tuple[Message, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
     others: Iterator[str] = field(default_factory=lambda: iter(()))
+    raw: str | None = None
 
 
 class NoReply(Exception):
@@ -119,7 +120,7 @@ class Composer:
         finally:
             making.timings["provider"] = round((time.monotonic() - began) * 1000, 1)
         making.messages = answer.messages
-        said = answer.text
+        said = making.raw = answer.text
         if question is not None:
             kept = Kept(said, answer.provider, answer.model, answer.prompt_tokens, answer.completion_tokens)
             said = kept.to(item.event.name)

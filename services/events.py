@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 MAX_METADATA_BYTES = 16 * 1024
 CHAT = "chatMessage"
+# How the channels begin that communities are tried out in: what is said there goes to no router.
+PLAYGROUND = "playground:"
 
 Text = Annotated[str, StringConstraints(max_length=255)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
@@ -66,3 +68,8 @@ class ChatEvent(BaseModel):
             # Fields come in the order of this class; only what is in `metadata` may come in any.
             canonical = self.model_dump_json(exclude={"metadata"}) + json.dumps(self.metadata, sort_keys=True)
         return hmac.digest(key, canonical.encode(), hashlib.sha256)
+
+
+def is_playground(event: ChatEvent) -> bool:
+    """Whether an event was said in a playground."""
+    return event.entity_id.startswith(PLAYGROUND)

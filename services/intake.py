@@ -21,6 +21,7 @@ from services.interactions import Entry, Interaction, Interactions, Repeat, give
 from services.limits import Limits, Taking, limits_of
 from services.logs import Log
 from services.metrics import Metrics
+from services.numbers import Numbers
 from services.tasks import Tasks
 from services.triggers import COMMAND, Trigger
 from services.worker import Worker
@@ -67,6 +68,7 @@ class Intake:
         worker: Worker,
         tasks: Tasks,
         metrics: Metrics,
+        numbers: Numbers,
         log: Log,
         gather_seconds: float,
     ) -> None:
@@ -79,6 +81,7 @@ class Intake:
         self._worker = worker
         self._tasks = tasks
         self._metrics = metrics
+        self._numbers = numbers
         self._untriggered = metrics.events.labels("untriggered")
         self._log = log
         self._hashing = hashing
@@ -194,9 +197,15 @@ class Intake:
         for entry, reason in zip(entries, reasons, strict=True):
             if reason and not entry.leased:
                 await self._interactions.hold_back(entry.item.interaction_id, reason, entry.sealed)
+                self._note_suppressed(entry.item)
+
+    def _note_suppressed(self, item: Interaction) -> None:
+        self._numbers.note_end(item.community_id, item.trigger.type, "suppressed", item.age)
 
     def _begin(self, entry: Entry) -> None:
         item = entry.item
+        if entry.suppressed:
+            self._note_suppressed(item)
         if entry.leased and not entry.suppressed:
             self._worker.start(item)
         elif entry.gather_seconds and not entry.suppressed:

@@ -112,6 +112,11 @@ class Jwts:
                 answer.release()
 
 
+def ends_at(token: str) -> float:
+    """When a token that was found valid ends, in seconds since 1970."""
+    return float(jwt.decode(token, options={"verify_signature": False})["exp"])
+
+
 def _principal(claims: dict[str, Any]) -> Principal | None:
     role, _, community = str(claims.get("role", "")).partition(":")
     if role not in ROLES or (role == COMMUNITY) != bool(community):

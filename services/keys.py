@@ -98,7 +98,15 @@ class Keys:
 
     async def find(self, key: str) -> Principal | None:
         """Whose key it is, or None."""
-        digest = _digest(key)
+        return await self.of_digest(_digest(key))
+
+    @staticmethod
+    def digest(key: str) -> bytes:
+        """What a key is known by."""
+        return _digest(key)
+
+    async def of_digest(self, digest: bytes) -> Principal | None:
+        """Whose key it is that is known by this, or None."""
         # Every comparison is made, so that the time taken does not tell which key came close.
         matches = [principal for known, principal in self._given if hmac.compare_digest(digest, known)]
         if matches:

@@ -16,7 +16,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from services.changes import Changes
-from services.events import ChatEvent
+from services.events import ChatEvent, is_playground
 from services.settings import CommunitySettings
 from services.triggers import COMMAND, EVENT, Trigger
 from services.valkey import Valkey, ValkeyAway
@@ -66,7 +66,7 @@ class Taking:
 
 def limits_of(community_id: UUID, settings: CommunitySettings, event: ChatEvent, trigger: Trigger) -> tuple[Limit, ...]:
     """Which limits an event of a community falls under."""
-    if trigger.type == COMMAND:
+    if trigger.type == COMMAND or is_playground(event):
         return ()
     base = _base(community_id)
     user, channel = user_key(community_id, event.platform, event.user_id), f"{base}channel:{event.entity_id}"

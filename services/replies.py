@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import regex
@@ -210,6 +210,11 @@ class Manner:
     links: Sequence[str] = ()
     system: str = ""
 
+    @functools.cached_property
+    def called(self) -> set[str]:
+        """Whom it may call, in lower case."""
+        return {name.casefold().lstrip("@") for name in self.names if name}
+
     @property
     def limit(self) -> int:
         """Longest message, the prefix included, in the platform's own units."""
@@ -242,21 +247,37 @@ def fit_prefix(prefix: str) -> str:
     return _without_signs(_SPACES.sub(" ", _UNSEEN.sub("", prefix)))
 
 
+def rules_applied(text: str, manner: Manner) -> list[str]:
+    """Which rules change a text on its way out, each by a few words, in their order."""
+    found = []
+    for what, rule in (*_RULES, ("cut to the platform's length", _shorten)):
+        before, text = text, rule(text, manner)
+        if text.strip() != before.strip():
+            found.append(what)
+    if _repeats(text, manner.system):
+        found.append("repeats what the model was told: left out")
+    return found
+
+
 def _clean(text: str, manner: Manner) -> str:
-    text = _without_artefacts(_UNSEEN.sub("", _BREAKS.sub("\n", text)))
-    names = {name.casefold().lstrip("@") for name in manner.names if name}
-    text = _without_forms(text, manner)
-    text = _without_links(text, manner.links, names)
-    text = _without_calls(text, names)
+    for _, rule in _RULES:
+        text = rule(text, manner)
+    return text
+
+
+def _visible(text: str, _manner: Manner) -> str:
+    return _UNSEEN.sub("", _BREAKS.sub("\n", text))
+
+
+def _in_lines(text: str, manner: Manner) -> str:
+    """As the platform shows lines and Markdown."""
     if manner.platform in ONE_LINE:
-        text = _SPACES.sub(" ", _without_markup(text))
-    else:
-        text = _LINES.sub("\n\n", text)
-        text = _SLACK_BOLD.sub(r"*\1*", text) if manner.platform == "slack" else text
-    return _without_signs(text.strip())
+        return _SPACES.sub(" ", _without_markup(text))
+    text = _LINES.sub("\n\n", text)
+    return _SLACK_BOLD.sub(r"*\1*", text) if manner.platform == "slack" else text
 
 
-def _without_artefacts(text: str) -> str:
+def _without_artefacts(text: str, _manner: Manner) -> str:
     text = without_tokens(_THOUGHT.sub("", text))
     text = _AS_AN_AI.sub("", _LABEL.sub("", text)).strip()
     while len(text) > 1 and text[-1] == _QUOTES.get(text[0]) and text.count(text[0]) <= 2 and text.count(text[-1]) <= 2:
@@ -278,8 +299,9 @@ def _without_forms(text: str, manner: Manner) -> str:
     return _HIDDEN.sub(hidden, _IMAGE.sub(r"\1", text)).replace("](", "] (")
 
 
-def _without_calls(text: str, names: set[str]) -> str:
+def _without_calls(text: str, manner: Manner) -> str:
     """Nobody is called but who is addressed."""
+    names = manner.called
 
     def call(found: regex.Match[str]) -> str:
         name = found[1].casefold()
@@ -288,7 +310,9 @@ def _without_calls(text: str, names: set[str]) -> str:
     return _AT.sub(call, _EVERYONE.sub("", text))
 
 
-def _without_links(text: str, links: Sequence[str], names: set[str]) -> str:
+def _without_links(text: str, manner: Manner) -> str:
+    links, names = manner.links, manner.called
+
     def judge(found: regex.Match[str]) -> str:
         address = found[0].rstrip(_TRAILING)
         return str(found[0]) if _allowed(address, links) else found[0][len(address) :]
@@ -331,6 +355,10 @@ def _without_markup(text: str) -> str:
     return _MARKUP.sub(lambda found: next(part for part in found.groups() if part is not None), text)
 
 
+def _not_a_command(text: str, _manner: Manner) -> str:
+    return _without_signs(text.strip())
+
+
 def _without_signs(text: str) -> str:
     """Without what begins a command, or looks so to a platform that folds look-alikes (Unicode NFKC)."""
     at = 0
@@ -343,6 +371,17 @@ def _begins_command(sign: str) -> bool:
     if sign in _LOOK_ALIKE or sign.isspace() or unicodedata.category(sign) in {"Cf", "Mn", "Me"}:
         return True
     return unicodedata.normalize("NFKC", sign)[:1] in _SIGNS
+
+
+_RULES: tuple[tuple[str, Callable[[str, Manner], str]], ...] = (
+    ("unseen signs left out", _visible),
+    ("what models add left out", _without_artefacts),
+    ("platform forms, labels and images left out", _without_forms),
+    ("links left out", _without_links),
+    ("calls of others left out", _without_calls),
+    ("Markdown and lines as the platform shows them", _in_lines),
+    ("the signs of a command left out", _not_a_command),
+)
 
 
 def _repeats(text: str, system: str) -> bool:

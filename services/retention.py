@@ -14,11 +14,13 @@ from services.database import DatabaseUnavailable
 from services.history import History
 from services.interactions import Interactions
 from services.logs import Log
+from services.numbers import Numbers
 from services.tasks import Tasks
 
 PAUSE_SECONDS = 60.0
 BATCH_ROWS = 1_000
 DAY_SECONDS = 86_400
+NUMBERS_DAYS = 400
 
 
 class Retention:
@@ -30,6 +32,7 @@ class Retention:
         communities: Communities,
         answers: AnswerCache,
         history: History,
+        numbers: Numbers,
         settings: Settings,
         log: Log,
     ) -> None:
@@ -37,6 +40,7 @@ class Retention:
         self._communities = communities
         self._answers = answers
         self._history = history
+        self._numbers = numbers
         self._seconds = settings.journal_retention * DAY_SECONDS
         self._days = settings.history_retention
         self._log = log
@@ -58,6 +62,7 @@ class Retention:
             return
         await self._repeat(lambda rows: self._interactions.trim(self._seconds, rows), "{} interactions were deleted")
         await self._repeat(lambda rows: self._history.trim(self._days, rows), "{} messages were deleted")
+        await self._repeat(lambda rows: self._numbers.trim(NUMBERS_DAYS, rows), "{} old numbers were deleted")
         await self._repeat(self._answers.trim, "{} kept answers were deleted")
 
     async def _repeat(self, work: Callable[[int], Awaitable[int]], message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from services.database import Connection
 
 KEY = "api_key"
+MOST_VERSIONS = 100
 MAX_KEY = 500
 # Of one community alone: an admin's go into the environment.
 # What makes the chain of those who answer, which is checked when any of it changes.
@@ -49,6 +51,16 @@ class View:
     settings: CommunitySettings
     own: tuple[str, ...]
     has_key: bool
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a community had set for itself, from when on, and who had."""
+
+    version: int
+    own: dict[str, Any]
+    actor: str
+    changed_at: datetime
 
 
 class StaleVersion(Exception):
@@ -141,6 +153,8 @@ class SettingsStore:
             written = await self._queries.update_settings(
                 connection, community_id=community_id, own=json.dumps(own), sealed_key=sealed
             )
+            version_row = {"version": written, "own": json.dumps(own), "actor": actor, "most": MOST_VERSIONS}
+            await self._queries.insert_settings_version(connection, community_id=community_id, **version_row)
             details = _differences(before, own)
             if sealed != row["sealed_key"]:
                 details[KEY] = "set" if sealed else "cleared"
@@ -149,6 +163,52 @@ class SettingsStore:
             await change.tell(f"{COMMUNITY}:{community_id}")
             change.happen(SETTINGS_CHANGED, about, {"names": sorted(details), "version": written})
         return View(community_id, written, settings, tuple(sorted(own)), bool(sealed))
+
+    async def problems(self, community_id: UUID, changes: dict[str, Any]) -> list[tuple[str, str]]:
+        """What is wrong with changes, (field, problem) for each, as `change` would say."""
+        try:
+            if base_url := changes.get("base_url"):
+                await self._check_address(base_url)
+            async with self._database.connection() as connection:
+                row = await self._queries.select_settings(connection, community_id=community_id)
+                below = await self._below(connection, community_id)
+            self._check_names(community_id, [*changes])
+            if changes.get(KEY):
+                _checked_key(changes[KEY])
+            own = (json.loads(row["own"]) if row else {}) | changes
+            given = {name: value for name, value in own.items() if value is not None and name != KEY}
+            settings = _checked(resolve(below, given))
+            if changes.keys() & {*_CHAIN, KEY}:
+                self._check_chain(settings, "key" if changes.get(KEY) or (row and row["sealed_key"]) else "")
+        except BadSettings as bad:
+            return bad.problems
+        return []
+
+    async def inherited(self, community_id: UUID) -> CommunitySettings:
+        """What holds where a community sets nothing itself."""
+        async with self._database.connection() as connection:
+            return CommunitySettings.model_validate(await self._below(connection, community_id))
+
+    async def versions(self, community_id: UUID, before: int, rows: int) -> list[Version]:
+        """How settings were, up to `rows` versions older than `before`, the newest first."""
+        about = {"community_id": community_id, "before": before, "rows": rows}
+        async with self._database.connection() as connection:
+            found = self._queries.select_settings_versions(connection, **about)
+            return [Version(**dict(row) | {"own": json.loads(row["own"])}) async for row in found]
+
+    async def undo(self, community_id: UUID, version: int, actor: str) -> View | None:
+        """Set everything as it was at a version, but for the key; None where that is not known any more.
+
+        Raises BadSettings.
+        """
+        async with self._database.connection() as connection:
+            row = await self._queries.select_settings(connection, community_id=community_id)
+            kept = await self._queries.select_settings_version(connection, community_id=community_id, version=version)
+        if row is None or (kept is None and version > 0):
+            return None
+        now, then = json.loads(row["own"]), json.loads(kept or "{}")
+        changes = {name: then.get(name) for name in {**now, **then} if now.get(name) != then.get(name)}
+        return await self.change(community_id, changes, row["version"], actor)
 
     async def check(self, own: dict[str, Any], *, with_key: bool) -> None:
         """Whether a community may have such settings. Raises BadSettings."""

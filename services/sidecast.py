@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from ipaddress import ip_network
+from typing import Any
 from uuid import uuid4
 
 from config import Settings
 from services.access import Access
+from services.activity import Activity
 from services.ai_service import AIService
 from services.answer_cache import AnswerCache
 from services.audit import Audit
@@ -30,6 +32,7 @@ from services.gathering import Gathering
 from services.hashing import Hashing
 from services.health import HealthService
 from services.history import History
+from services.instances import Instances
 from services.intake import Intake
 from services.interactions import Interactions
 from services.jwts import Jwts
@@ -37,14 +40,18 @@ from services.keys import Keys
 from services.leases import Leases
 from services.ledger import Ledger
 from services.limits import Limits
+from services.live import Live
 from services.logs import Log
 from services.metrics import Metrics
+from services.numbers import Numbers
+from services.playground import Playground
 from services.privacy import Privacy
 from services.rates import Rates
 from services.repeats import Repeats
 from services.retention import Retention
 from services.rotation import Rotation
 from services.router_service import DevRouter, HttpRouter
+from services.sessions import Sessions
 from services.settings import of_environment
 from services.settings_store import SettingsStore
 from services.summaries import Summaries
@@ -88,7 +95,11 @@ class Sidecast:
         self.limits = Limits(self.valkey, self.changes)
         self.rates = Rates(self.valkey, settings.api_rate_limit)
         self.ledger = Ledger(self.database, log)
-        lease = uuid4(), settings.lease_seconds
+        self.numbers = Numbers(self.database)
+        self.ledger.listeners.append(self.numbers.note_call)
+        instance_id = uuid4()
+        lease = instance_id, settings.lease_seconds
+        self.instances = Instances(self.database, self.changes, instance_id, settings.module_version, self._state)
         self.communities = Communities(
             self.database, self.changes, self.audit, of_environment(settings), auto_register=settings.auto_register
         )
@@ -96,7 +107,10 @@ class Sidecast:
         self._leases = Leases(self.interactions, settings.lease_seconds, log)
         self.history = History(self.database, self.interactions, self._contents)
         self._answers = AnswerCache(self.valkey, self.database, self.vault, self._tasks, self.metrics, log)
-        self._retention = Retention(self.interactions, self.communities, self._answers, self.history, settings, log)
+        stores = self.interactions, self.communities, self._answers, self.history, self.numbers
+        self._retention = Retention(*stores, settings, log)
+        self.activity = Activity(self.database, self.interactions, self.history)
+        self.live = Live(self.valkey)
 
     def _make_models(self, settings: Settings, log: Log) -> None:
         self.chains = Chains(settings, self.vault, self.bus, self.metrics, log)
@@ -109,6 +123,7 @@ class Sidecast:
         self.keys = Keys(settings, database, changes, audit, log)
         self._jwts = Jwts(settings, log)
         self.access = Access(self.keys, self._jwts)
+        self.sessions = Sessions(self.valkey, self.keys, changes)
         self.rotation = Rotation(database, self.vault, self._hashing, audit, changes)
         self.settings_store = SettingsStore(
             database, self.communities, self.chains, self.vault, self.ledger, audit, changes
@@ -133,6 +148,7 @@ class Sidecast:
         self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
         composer = Composer(settings, self.cache, self._answers, self.ai, self.budgets, log)
         self.trial = Trial(composer)
+        self.playground = Playground(self.valkey, self.communities)
         deliveries = Deliveries(
             settings,
             journal,
@@ -143,6 +159,7 @@ class Sidecast:
             self._hashing,
             self.bus,
             self.metrics,
+            self.numbers,
             log,
         )
         self._worker = Worker(
@@ -157,6 +174,7 @@ class Sidecast:
             Commands(self.settings_store, self.privacy, self._hashing),
             composer,
             Gathering(self.database, settings),
+            self.playground,
             self.limits,
             deliveries,
             self.bus,
@@ -174,6 +192,7 @@ class Sidecast:
             self._worker,
             self._tasks,
             self.metrics,
+            self.numbers,
             log,
             settings.gather_seconds,
         )
@@ -190,6 +209,9 @@ class Sidecast:
         self.ledger.open(self._tasks)
         self.keys.open(self._tasks)
         self.rates.open(self._tasks)
+        self.numbers.open(self._tasks)
+        self.instances.open(self._tasks)
+        self.live.open(self._tasks)
         self._tasks.spawn(self._forget_again(), "forget again")
         first = self.chains.default[0]
         message = f"answers with {first.link.provider.name}, model {first.model}"
@@ -205,6 +227,11 @@ class Sidecast:
         with contextlib.suppress(DatabaseUnavailable):
             await self.privacy.forget_again("restore")
 
+    def _state(self) -> dict[str, Any]:
+        """What this instance says of itself to those who look after it."""
+        breakers = {choice.link.provider.name: choice.link.breaker.state for choice in self.chains.default}
+        return {"stopping": self.intake.closed, "under_way": len(self._leases.held), "breakers": breakers}
+
     async def drain(self) -> None:
         """Stop accepting, give what runs `DRAIN_TIMEOUT` to end, hand the rest back to the journal."""
         self.intake.closed = True
@@ -217,8 +244,9 @@ class Sidecast:
         await self._tasks.drain(0.1)
         await self._renewing.drain(0.1)
         await self._leases.hand_back()
-        parts = (self.changes, self._jwts, self.router, self.chains, self.valkey, self.database)
-        for close in (self.ledger.flush, self.keys.note_used, self.bus.flush, *(part.close for part in parts)):
+        parts = (self.instances, self.changes, self._jwts, self.router, self.chains, self.valkey, self.database)
+        flushes = self.ledger.flush, self.numbers.flush, self.keys.note_used, self.bus.flush
+        for close in (*flushes, *(part.close for part in parts)):
             try:
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await close()

@@ -28,6 +28,7 @@ from services.communities import Communities, Community
 from services.composer import EXPIRED, Composer, Making, NoReply, user_of
 from services.database import DatabaseUnavailable
 from services.deliveries import Deliveries
+from services.events import is_playground
 from services.gathering import Gathering
 from services.hashing import Hashing
 from services.interactions import Interaction, Interactions, Reply
@@ -36,6 +37,7 @@ from services.ledger import Account
 from services.limits import Limits, Taking, limits_of
 from services.logs import Log
 from services.metrics import Metrics
+from services.playground import Playground
 from services.prompts import what_was_said
 from services.repeats import Repeats
 from services.replies import fit, manner_of, reworded
@@ -73,6 +75,7 @@ class Worker:
         commands: Commands,
         composer: Composer,
         gathering: Gathering,
+        playground: Playground,
         limits: Limits,
         deliveries: Deliveries,
         bus: Bus,
@@ -90,6 +93,7 @@ class Worker:
         self._commands = commands
         self._composer = composer
         self._gathering = gathering
+        self._playground = playground
         self._limits = limits
         self._deliveries = deliveries
         self._bus = bus
@@ -208,6 +212,8 @@ class Worker:
         said = await self._commit(item, reply, making, community.settings.repeat_seconds)
         if said is None:
             return None
+        if is_playground(item.event):
+            await self._playground.keep(item, said, making, community.settings)
         self._tell(item, said, community)
         if not said.fallback and item.trigger.type != COMMAND and (item.gathered or 0) <= 1:
             exchange = Exchange(what_was_said(item.event), said.text, item.event.name, time.time() - item.age)

@@ -48,7 +48,8 @@ async def test_every_route_is_in_it_and_nothing_else(make_service: MakeService) 
     """One that is not raises `Undescribed`, which says what to do."""
     service = await make_service()
     described = {(method, path) for method, path, _ in operations(await document_of(service))}
-    rules = [rule for rule in service.app.url_map.iter_rules() if not rule.websocket]
+    every = service.app.url_map.iter_rules()
+    rules = [rule for rule in every if not rule.websocket and not rule.rule.startswith("/dashboard")]
     assert described == {
         (method, _VARIABLE.sub(r"{\1}", rule.rule))
         for rule in rules

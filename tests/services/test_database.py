@@ -103,6 +103,14 @@ INDEXES = {
     "update_kept_messages": "messages_pkey",
     "forget_conversations": "conversations_user_id",
     "select_spent": "ledger_by_community",
+    "select_calls": "ledger_by_community",
+    "select_open": "interactions_under_way",
+    "search_communities": "communities_by_name",
+    "select_numbers": "numbers_pkey",
+    "add_numbers": "numbers_pkey",
+    "select_settings_versions": "settings_versions_pkey",
+    "select_settings_version": "settings_versions_pkey",
+    "insert_settings_version": "settings_versions_pkey",
 }
 
 

@@ -1,0 +1,82 @@
+"""Tells who watches that something happened in a community, on whatever instance: read off the event stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+from services.bus import STREAM
+from services.tasks import Tasks
+from services.valkey import Valkey, ValkeyAway
+
+LOOK_SECONDS = 0.5
+QUIET_SECONDS = 15.0  # after which who watches looks for itself
+MOST_WATCHING = 200
+MOST_AT_ONCE = 500
+
+
+class TooMany(Exception):
+    """So many watch already."""
+
+
+class Live:
+    """Who watches, and a loop that reads while anyone does."""
+
+    def __init__(self, valkey: Valkey) -> None:
+        self._valkey = valkey
+        self._watching: dict[asyncio.Event, UUID] = {}
+        self._last = ""
+
+    def open(self, tasks: Tasks) -> None:
+        tasks.repeat(self._look, self._pause, "see what happens")
+
+    @contextlib.contextmanager
+    def _watched(self, community_id: UUID) -> Any:
+        if len(self._watching) >= MOST_WATCHING:
+            raise TooMany
+        news = asyncio.Event()
+        self._watching[news] = community_id
+        try:
+            yield news
+        finally:
+            del self._watching[news]
+
+    async def watch(self, community_id: UUID) -> AsyncIterator[bool]:
+        """True whenever something happened in a community, False after 15 s without news. Raises TooMany."""
+        with self._watched(community_id) as news:
+            while True:
+                try:
+                    async with asyncio.timeout(QUIET_SECONDS):
+                        await news.wait()
+                except TimeoutError:
+                    yield False
+                else:
+                    news.clear()
+                    yield True
+
+    async def _look(self) -> None:
+        if not self._watching:
+            self._last = ""
+            return
+        try:
+            entries: Any = await self._valkey.run(
+                lambda client: (
+                    client.xrange(STREAM, f"({self._last}", "+", count=MOST_AT_ONCE)
+                    if self._last
+                    else client.xrevrange(STREAM, count=1)
+                )
+            )
+        except ValkeyAway:
+            return
+        began = not self._last
+        self._last = entries[-1][0] if entries else self._last or "0"
+        told = {fields.get("community_id") for _, fields in entries}
+        for news, community_id in self._watching.items():
+            if began or str(community_id) in told:
+                news.set()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(LOOK_SECONDS)
