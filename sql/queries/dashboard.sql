@@ -97,7 +97,7 @@ select called_at, kind, provider, model, result, prompt_tokens, completion_token
 from ledger
 where (community_id, called_at) >= (:community_id::uuid, :since::timestamptz) -- which one index alone has
     and (community_id, called_at) < (:community_id, :until::timestamptz) and interaction_id = :interaction_id
-order by called_at, call_id;
+order by community_id, called_at, call_id;
 
 -- name: search_communities(begins, rows)
 -- Communities by the beginning of their name or of a channel.
