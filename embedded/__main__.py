@@ -21,7 +21,7 @@ from pathlib import Path
 
 from config import RUNNING, ConfigError, Settings, load_settings
 from embedded import parts
-from embedded.first_run import load_secrets
+from embedded.first_run import load_secrets, sign_in_link
 from embedded.supervisor import Child, Say, StartError, Watchdog
 
 LOCK_SECONDS = 15.0
@@ -128,17 +128,24 @@ async def _serve(parent: Parent, say: Say) -> None:
     await parent.start_parts()
     parent.write_addresses()
     await parent.start_service()
-    say(_welcome(settings, "" if settings.valid_api_keys else made["API_KEY"], time.monotonic() - began))
+    key = settings.valid_api_keys[0].get_secret_value() if settings.valid_api_keys else made["API_KEY"]
+    address = _address(settings)
+    link = await asyncio.to_thread(sign_in_link, address, key)
+    say(_welcome(settings, address, link, "" if settings.valid_api_keys else key, time.monotonic() - began))
 
 
-def _welcome(settings: Settings, key: str, seconds: float) -> str:
-    """What a first-time user needs: the address, the key, and two lines to paste."""
+def _address(settings: Settings) -> str:
     host = "127.0.0.1" if settings.bind_host in {"0.0.0.0", "::"} else settings.bind_host  # noqa: S104 - compared
-    address = f"http://{host}:{settings.module_port}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.module_port}"
+
+
+def _welcome(settings: Settings, address: str, link: str, key: str, seconds: float) -> str:
+    """What a first-time user needs: the dashboard, the key, and two lines to paste."""
     auth = f'-H "Authorization: Bearer {key or "$KEY"}"'
     event = {"session_id": "s1", "user_id": "42", "username": "johndoe", "display_name": "JohnDoe"}
     event |= {"entity_id": "twitch:channel:98765", "platform": "twitch", "message_content": "Hello there!"}
     lines = [f"\nSidecast is ready at {address} (after {seconds:.1f} s)"]
+    lines.append(f"  the dashboard, to try it out (this link signs in once, within 15 minutes):\n    {link}")
     if key:
         lines.append(f"  key (made by the first run, kept in {settings.data_dir}/secrets.json): {key}")
     else:

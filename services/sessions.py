@@ -54,7 +54,7 @@ class Sessions:
     async def _begin(self, principal: Principal, digest: str | None, seconds: float) -> str:
         token, csrf = secrets.token_urlsafe(TOKEN_BYTES), secrets.token_urlsafe(TOKEN_BYTES)
         about = {"csrf": csrf, "digest": digest, "principal": vars(principal)}
-        await self._sessions.put(_name(token), orjson.dumps(about).decode(), seconds)
+        await self._sessions.put(_name(token), orjson.dumps(about, str).decode(), seconds)
         return token
 
     async def find(self, token: str) -> Session | None:

@@ -139,7 +139,7 @@ class SettingsStore:
                 raise StaleVersion(row["version"])
             before = json.loads(row["own"])
             below = await self._below(connection, community_id)
-            key, given = changes.pop(KEY, None), KEY in changes
+            given, key = KEY in changes, changes.pop(KEY, None)
             self._check_names(community_id, [*changes, *([KEY] if given else [])])
             own = {name: value for name, value in (before | changes).items() if value is not None}
             settings = _checked(resolve(below, own))
@@ -204,7 +204,7 @@ class SettingsStore:
         async with self._database.connection() as connection:
             row = await self._queries.select_settings(connection, community_id=community_id)
             kept = await self._queries.select_settings_version(connection, community_id=community_id, version=version)
-        if row is None or (kept is None and version > 0):
+        if row is None or (kept is None and version != 0):
             return None
         now, then = json.loads(row["own"]), json.loads(kept or "{}")
         changes = {name: then.get(name) for name in {**now, **then} if now.get(name) != then.get(name)}

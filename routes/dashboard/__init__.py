@@ -1,6 +1,13 @@
 """The pages for people: set up a community, try it, see what it said and why. Rendered here, without a build step."""
 
-from routes.dashboard import activity, administration, communities, numbers, playground, settings, signing
+# Each puts its routes on the blueprint.
+import routes.dashboard.activity
+import routes.dashboard.administration
+import routes.dashboard.communities
+import routes.dashboard.numbers
+import routes.dashboard.playground
+import routes.dashboard.settings
+import routes.dashboard.signing  # noqa: F401
 from routes.dashboard.room import blueprint
 
-__all__ = ["activity", "administration", "blueprint", "communities", "numbers", "playground", "settings", "signing"]
+__all__ = ["blueprint"]

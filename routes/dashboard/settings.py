@@ -105,19 +105,16 @@ async def post_settings(community_id: str) -> Response:
     section = given.get("section", "")
     names = _names(section, community)
     changes, problems = _changes(given, names, view)
-    if not problems:
+    if changes and not problems:
         try:
-            view = _known(
-                await sidecast().settings_store.change(
-                    community.community_id, changes, _version(given), who.principal.name
-                )
-            )
+            changed = community.community_id, changes, _version(given), who.principal.name
+            view = _known(await sidecast().settings_store.change(*changed))
         except StaleVersion:
             problems = [("", "Someone else has changed the settings since you loaded them. Load the page again.")]
         except BadSettings as bad:
             problems = bad.problems
     about = await _section(section, community, view, dict(problems), given)
-    saved = view.version if not problems else None
+    saved = view.version if changes and not problems else None
     moment = (await sidecast().instances.moment()).isoformat() if saved else ""
     return Response(
         await page("section.html", who, community, section=about, version=view.version, saved=saved, moment=moment),
@@ -341,5 +338,4 @@ def _version(given: dict[str, str]) -> int | None:
 
 def _readable(problem: str) -> str:
     """A problem as a sentence."""
-    said = problem.removeprefix("Value error, ").removeprefix("Input ")
-    return said[:1].lower() + said[1:]
+    return problem.removeprefix("Value error, ").removeprefix("Input ")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import click
 from quart import Response, request
+from quart.cli import ScriptInfo, pass_script_info
 from werkzeug.exceptions import NotFound
 
+from routes import command
 from routes.context import headers, identify, sidecast
 from routes.dashboard.room import (
     COOKIE,
@@ -22,6 +25,7 @@ from routes.dashboard.room import (
 from routes.errors import APIError
 from services.keys import COMMUNITY, Principal
 from services.sessions import SESSION_SECONDS
+from services.sidecast import Sidecast
 
 HOME = "/dashboard"
 KEPT_SECONDS = 365 * 86_400
@@ -115,3 +119,18 @@ async def get_static(name: str) -> Response:
     response.headers["Vary"] = "Accept-Encoding"
     response.headers["Cache-Control"] = f"public, max-age={KEPT_SECONDS}, immutable"
     return response
+
+
+@blueprint.cli.command("link")
+@pass_script_info
+def link(info: ScriptInfo) -> None:
+    """Print a link to the dashboard that signs an admin in, once, within 15 minutes."""
+
+    async def make(services: Sidecast) -> str:
+        keys, settings = services.settings.valid_api_keys, services.settings
+        if not keys or not services.valkey.is_set:
+            raise click.ClickException("a link needs a key in VALID_API_KEYS, and Valkey (REDIS_URL)")
+        token = await services.sessions.link(keys[0].get_secret_value())
+        return f"http://127.0.0.1:{settings.module_port}{HOME}/enter/{token}"
+
+    click.echo(command.run(info, make))

@@ -195,6 +195,10 @@ async def test_a_provider_of_its_own_is_asked_and_brings_its_own_model(make_serv
         assert other.headers[-1]["authorization"] == "Bearer canary-own"
         status, after = await put(service, community_id=mine, base_url=f"{other_url}/v2")
         assert not after["api_key_set"], "a key is for one address"
+        status, after = await put(service, community_id=mine, api_key="canary-own")
+        assert after["api_key_set"]
+        status, after = await put(service, community_id=mine, api_key=None)
+        assert (status, after["api_key_set"]) == (200, False)
     assert stub.requests == []
 
 
