@@ -103,6 +103,8 @@ INDEXES = {
     "update_kept_messages": "messages_pkey",
     "forget_conversations": "conversations_user_id",
     "select_spent": "ledger_by_community",
+    "select_spent_by_community": "ledger_by_time",
+    "select_waiting": "interactions_waiting",
 }
 
 
