@@ -69,6 +69,7 @@ def create_app(settings: Settings | None = None) -> Quart:
     log = open_log(settings, lines)
     services = Sidecast(settings, log)
     app.extensions["sidecast"] = services
+    app.metrics = services.metrics
     for room in (
         interactions,
         openai,

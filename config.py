@@ -350,6 +350,17 @@ class Settings(BaseSettings):
     context_history_limit: int = Field(5, ge=0, le=100, description="Exchanges of a user that a prompt shows.")
     context_ttl: Seconds = Field(1800, description="Seconds after its last word that a conversation is forgotten.")
 
+    # --- alerts
+    alert_seconds: float = Field(
+        60, ge=5, le=3600, description="Seconds that a model must be degraded, over as many seconds, until it is told."
+    )
+    alert_error_rate: float = Field(
+        0.2, ge=0.01, le=1, description="It is where so great a share of at least five calls fails."
+    )
+    alert_latency_seconds: float = Field(
+        15, ge=0.1, le=600, description="Or where half of its calls take longer than so many seconds."
+    )
+
     # --- logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least level written; `system` and `audit` lines are always written."

@@ -70,15 +70,26 @@ class RetryBudget:
 
 
 class Resilient:
-    """Calls of one provider. `on_attempt` hears of each: its result (`ok` or the reason) and seconds it took."""
+    """Calls of one provider, by a community's `own` address or key, or the service's.
+
+    `on_attempt` hears of each: its result (`ok` or the reason) and seconds it took; `on_retry` of each but the first.
+    """
 
     def __init__(
-        self, provider: Provider, breaker: Breaker, on_attempt: Callable[[Provider, str, float], None]
+        self,
+        provider: Provider,
+        breaker: Breaker,
+        on_attempt: Callable[[Resilient, str, float], None],
+        on_retry: Callable[[Resilient], None],
+        *,
+        own: bool = False,
     ) -> None:
         self.provider = provider
         self.breaker = breaker
+        self.own = own
         self._budget = RetryBudget()
         self._on_attempt = on_attempt
+        self._on_retry = on_retry
 
     async def chat(self, request: ChatRequest, limit: float) -> ChatReply:
         """The reply within `limit` seconds, retries included. Raises ProviderError."""
@@ -151,7 +162,12 @@ class Resilient:
             stop=stop_after_attempt(ATTEMPTS - 1),
             reraise=True,
         )
-        return await retrying(attempt)
+
+        async def again() -> Result:
+            self._on_retry(self)
+            return await attempt()
+
+        return await retrying(again)
 
     def _may_retry(self, error: BaseException) -> bool:
         if not isinstance(error, ProviderError) or not error.heals:
@@ -174,7 +190,7 @@ class Resilient:
         ok = error is None or (error.counts if isinstance(error, ProviderError) else None)
         self.breaker.leave(ticket, ok)
         result = "ok" if error is None else error.reason if isinstance(error, ProviderError) else "cancelled"
-        self._on_attempt(self.provider, result, seconds)
+        self._on_attempt(self, result, seconds)
 
 
 class _Attempt:

@@ -12,9 +12,10 @@ import asyncio
 import contextlib
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Generator
 from types import EllipsisType
-from typing import Any
+from typing import Any, cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart import Quart, Request, Response
@@ -30,6 +31,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.routing import MapAdapter
 
 from config import MAX_BATCH_BYTES, MAX_COMPLETION_BYTES, MAX_EVENT_BYTES, MAX_FORM_BYTES
+from services.metrics import Metrics
 
 BASE = "/api/v1/ai"
 BATCH_PATH = f"{BASE}/interaction/batch"
@@ -119,7 +121,7 @@ class Connection(ASGIHTTPConnection):
         self._id = given if _GIVEN_ID.fullmatch(given) else os.urandom(16).hex().encode()
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        request_id = self._id.decode()
+        request_id, began = self._id.decode(), time.perf_counter()
         self.scope.setdefault("state", {})["request_id"] = request_id  # type: ignore[typeddict-item]
         bind_contextvars(request_id=request_id)
         request = self._create_request_from_scope(send)
@@ -133,6 +135,9 @@ class Connection(ASGIHTTPConnection):
             await send({"type": "http.response.body", "body": response.response.data, "more_body": False})
         else:
             await self._send_while_heard(receive, send, response)
+        route = request.url_rule.rule if request.url_rule else None  # never the path, of which there are any number
+        metrics = cast(App, self.app).metrics
+        metrics.note_request(route, request.method, response.status_code, time.perf_counter() - began)
         if not body.complete:
             await _let_go(body)
 
@@ -188,6 +193,7 @@ async def _let_go(body: PulledBody) -> None:
 class App(Quart):
     """Quart with the classes of this module."""
 
+    metrics: Metrics
     asgi_http_class = Connection
     request_class = SizedRequest
     url_map_class = Paths

@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from quart import Blueprint, Response, current_app, jsonify
 
 from routes.connection import BASE
-from routes.context import headers, sidecast, success
+from routes.context import headers, shows_admin_key, sidecast, success
 from routes.errors import APIError, render
 from routes.openapi import describe
 from routes.shapes.answers import Alive, Index, Ready, Status
@@ -72,8 +72,9 @@ async def get_ready() -> dict[str, Any]:
 @blueprint.get("/metrics")
 @describe(roles=None, media=["text/plain"])
 async def get_metrics() -> Response:
-    """Prometheus' text format."""
-    return Response(sidecast().metrics.render(), content_type=CONTENT_TYPE_LATEST)
+    """Prometheus' text format; who shows an admin key is also told what communities have spent today."""
+    text = await sidecast().readings.render(communities=await shows_admin_key())
+    return Response(text, content_type=CONTENT_TYPE_LATEST)
 
 
 def _answer(health: Health) -> Response:

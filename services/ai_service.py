@@ -165,11 +165,12 @@ class AIService:
             raise
         except asyncio.CancelledError:
             took, usage = time.monotonic() - began, UNCOUNTED.counted(said, 0)
-            self.ledger.note(Call(name, request.model, "cancelled", took, usage, account=account))
+            self.ledger.note(Call(name, request.model, "cancelled", took, usage, account=account, own=link.own))
             raise
         reply = replace(reply, usage=reply.usage.counted(said, len(reply.text)))
         took = time.monotonic() - began
-        self.ledger.note(Call(name, reply.model, "ok", took, reply.usage, account=account, asked=request.model))
+        call = Call(name, reply.model, "ok", took, reply.usage, account=account, asked=request.model, own=link.own)
+        self.ledger.note(call)
         return reply
 
     def note_error(
@@ -184,10 +185,12 @@ class AIService:
     ) -> None:
         """Write down a call that failed; one that was not made, because the breaker is open, was told before."""
         name = link.provider.name
+        call = Call(name, model, error.reason, seconds, kind=kind, account=account, own=link.own)
         if isinstance(error, BreakerOpen):
+            self.ledger.tell(call)
             self._log.info("provider.passed_over", f"{error}", provider=name, result=error.reason)
             return
-        self.ledger.note(Call(name, model, error.reason, seconds, kind=kind, account=account))
+        self.ledger.note(call)
         if not isinstance(error, ProviderBadRequest):
             self._log.error("provider.failed", f"{error}", provider=name, result=error.reason)
 

@@ -96,7 +96,7 @@ class AnswerCache:
         kept = self._in_memory(question) or await self._in_valkey(question, community)
         if kept is None and community.settings.store_content:
             kept = await self._in_database(question)
-        self._metrics.answers.labels("miss" if kept is None else "hit").inc()
+        self._metrics.answers["miss" if kept is None else "hit"].inc()
         return kept
 
     def keep(self, question: Question, kept: Kept, community: Community) -> None:

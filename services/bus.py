@@ -46,6 +46,8 @@ USER_FORGOTTEN = "user.forgotten"
 MODEL_REGISTERED = "model.registered"
 PROVIDER_AWAY = "provider.away"
 PROVIDER_BACK = "provider.back"
+PROVIDER_DEGRADED = "provider.degraded"
+PROVIDER_RECOVERED = "provider.recovered"
 KINDS = {
     MESSAGE_ADDED: "A message joined a conversation, of a user or of the co-host (`role`).",
     REPLY_DELIVERED: "The router took a reply.",
@@ -56,6 +58,8 @@ KINDS = {
     MODEL_REGISTERED: "An instance may ask this `model` of this `provider` from now on.",
     PROVIDER_AWAY: "A provider keeps failing and is not asked for a while.",
     PROVIDER_BACK: "It answers again.",
+    PROVIDER_DEGRADED: "A model fails too often or is too slow (`what` is errors or slow); `since` when, the `figure`.",
+    PROVIDER_RECOVERED: "It no longer does, or nobody asks it any more.",
 }
 
 

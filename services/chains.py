@@ -78,6 +78,11 @@ class Chains:
         """Those of the service's own chain."""
         return list(dict.fromkeys(choice.link.provider for choice in self.default))
 
+    @property
+    def models(self) -> list[tuple[str, str]]:
+        """Provider and model of each that answers for the service itself."""
+        return list(dict.fromkeys((choice.link.provider.name, choice.model) for choice in self.default))
+
     async def open(self) -> None:
         await self._open_all(self.default)
 
@@ -178,7 +183,8 @@ class Chains:
             return known
         settings = with_own(self._settings, name, base_url, key) if own else self._settings
         provider = make_provider(name, settings, self._outbound if base_url else None)
-        link = Resilient(provider, self._breaker(provider.name, own=own), self._note_attempt)
+        breaker = self._breaker(provider.name, own=own)
+        link = Resilient(provider, breaker, self._note_attempt, self._note_retry, own=own)
         if keep and own:
             self._own_links[name, base_url, key] = link
             if len(self._own_links) > MAX_OWN:
@@ -202,8 +208,13 @@ class Chains:
         self._metrics.provider_breaker.labels(name).state(State.CLOSED)
         return Breaker(self._rule, lambda state: self._note_breaker(name, state))
 
-    def _note_attempt(self, provider: Provider, result: str, seconds: float) -> None:
-        self._metrics.provider.labels(provider.name, result).observe(seconds)
+    def _note_attempt(self, link: Resilient, result: str, seconds: float) -> None:
+        if not link.own:  # what a community asks with a key of its own says nothing about the service
+            self._metrics.provider[link.provider.name, result].observe(seconds)
+
+    def _note_retry(self, link: Resilient) -> None:
+        if not link.own:
+            self._metrics.retries[link.provider.name].inc()
 
     def _note_breaker(self, name: str, state: State) -> None:
         self._metrics.provider_breaker.labels(name).state(state)

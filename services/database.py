@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,15 @@ class _Connection(asyncpg.Connection[asyncpg.Record] if TYPE_CHECKING else async
 
     def get_reset_query(self) -> str:
         return ""
+
+
+@dataclass(frozen=True)
+class PoolUse:
+    """How many connections are open, of those how many nobody uses, and how many there may be."""
+
+    size: int = 0
+    idle: int = 0
+    limit: int = POOL_SIZE
 
 
 class DatabaseUnavailable(Exception):
@@ -140,6 +150,13 @@ class Database:
         if self._pool is None:
             raise DatabaseUnavailable("PostgreSQL is not connected yet")
         return self._pool
+
+    @property
+    def pool_use(self) -> PoolUse:
+        """How the pool is used now."""
+        if self._pool is None:
+            return PoolUse()
+        return PoolUse(self._pool.get_size(), self._pool.get_idle_size(), self._pool.get_max_size())
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:

@@ -99,19 +99,21 @@ class Deliveries:
     async def _offer(self, item: Interaction, ticket: int) -> None:
         """Post the reply, and tell the breaker how that went. Raises RouterUnavailable or RouterRefused."""
         answers: bool | None = None
+        result, began = "cancelled", time.monotonic()
         self._free -= 1
         try:
             await self._router.post(str(item.interaction_id), callback(item, self._settings))
-            answers = True
-        except RouterRefused:
-            answers = True
+            answers, result = True, "ok"
+        except RouterRefused as error:
+            answers, result = True, error.reason
             raise
-        except RouterUnavailable:
-            answers = False
+        except RouterUnavailable as error:
+            answers, result = False, error.reason
             raise
         finally:
             self._free += 1
             self.breaker.leave(ticket, answers)
+            self._metrics.deliveries[result].observe(time.monotonic() - began)
 
     async def end(
         self, item: Interaction, state: str, reason: str | None, timings: dict[str, float] | None = None
@@ -127,8 +129,7 @@ class Deliveries:
             self._log.info("interaction.lost_lease", "it was cancelled or another instance has it", result="DROPPED")
             return
         self._tell(item, state, reason)
-        self._metrics.events.labels(state).inc()
-        self._metrics.whole_way.labels(state).observe(total / 1000)
+        self._metrics.note_end(item.trigger.type, state, total / 1000)
         self._numbers.note_end(item.community_id, item.trigger.type, state, total / 1000)
         self._log.audit(
             f"interaction.{state}",

@@ -127,7 +127,7 @@ class Gateway:
                 usage = replace(made.usage, completion_tokens=0).counted(sum(map(len, texts)), 0)
                 took = time.monotonic() - began
                 call = Call(link.provider.name, made.model, "ok", took, usage, kind="embedding", account=account)
-                self._ai.ledger.note(replace(call, asked=name))
+                self._ai.ledger.note(replace(call, asked=name, own=link.own))
                 return replace(made, usage=usage)
         raise _worst(errors)
 
@@ -197,6 +197,7 @@ class _Said:
         self.model = model
         self.first_token: float | None = None
         self._provider = link.provider.name
+        self._own = link.own
         self._asked = length(asked.messages)
         self._account = asked.account
         self._wanted = model
@@ -228,7 +229,7 @@ class _Said:
     def call(self) -> Call:
         said = self.seconds, self.usage
         call = Call(self._provider, self.model, "ok", *said, first_token=self.first_token, account=self._account)
-        return replace(call, asked=self._wanted)
+        return replace(call, asked=self._wanted, own=self._own)
 
 
 def _links(chain: Sequence[Choice]) -> list[Resilient]:

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from config import PROBE_TIMEOUT
 from providers.base import ProviderError
+from services.alerts import Alerts
 from services.chains import Chains
 from services.database import Database, DatabaseUnavailable
 from services.router_service import DeliveryError, Router
@@ -27,13 +28,15 @@ _FAILURES = (DatabaseUnavailable, RedisError, ProviderError, DeliveryError, OSEr
 class Dependency:
     """`state` is up or down; `latency_ms` is how long the answer, or giving up, took.
 
-    `breaker`, of a provider: `open` while it is not asked because it kept failing.
+    `breaker`, of a provider: `open` while it is not asked because it kept failing. `degraded`: which of its models
+    fails too often or is too slow, and since when.
     """
 
     state: str
     latency_ms: float
     detail: str | None = None
     breaker: str | None = None
+    degraded: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ class Health:
 class HealthService:
     """Asks all dependencies at once; the answer is used again for a second."""
 
-    def __init__(self, database: Database, valkey: Valkey, chains: Chains, router: Router) -> None:
+    def __init__(self, database: Database, valkey: Valkey, chains: Chains, router: Router, alerts: Alerts) -> None:
         self._database = database
+        self._alerts = alerts
         self._probes: dict[str, Callable[[], Awaitable[None]]] = {DATABASE: database.ping, "router": router.check}
         if valkey.is_set:
             self._probes["valkey"] = valkey.ping
@@ -74,8 +78,13 @@ class HealthService:
                 for choice in self._chains.default:
                     name, state = choice.link.provider.name, choice.link.breaker.state
                     dependencies[name] = replace(dependencies[name], breaker=state.value)
+                for name in {alert.provider for alert in self._alerts.active()}:
+                    dependencies[name] = replace(dependencies[name], degraded=self._degraded(name))
                 self._last = (time.monotonic(), _judge(dependencies))
             return self._last[1]
+
+    def _degraded(self, provider: str) -> str:
+        return "; ".join(alert.text for alert in self._alerts.active() if alert.provider == provider)
 
     async def ready(self) -> bool:
         """Whether an event could be journaled now."""
@@ -97,5 +106,6 @@ def _judge(dependencies: dict[str, Dependency]) -> Health:
     down = {
         name for name, dependency in dependencies.items() if dependency.state == "down" or dependency.breaker == "open"
     }
-    status = "unhealthy" if DATABASE in down else "degraded" if down else "healthy"
+    less = down or any(dependency.degraded for dependency in dependencies.values())
+    status = "unhealthy" if DATABASE in down else "degraded" if less else "healthy"
     return Health(status, dependencies)

@@ -82,7 +82,7 @@ class Intake:
         self._tasks = tasks
         self._metrics = metrics
         self._numbers = numbers
-        self._untriggered = metrics.events.labels("untriggered")
+        self._untriggered = metrics.events["untriggered"]
         self._log = log
         self._hashing = hashing
         self._journal: GroupCommit[Entry, Repeat | None] = GroupCommit(self._commit, tasks, PATIENCE_SECONDS)
@@ -196,10 +196,12 @@ class Intake:
                     entry.item.held_back.set_result(reason)
         for entry, reason in zip(entries, reasons, strict=True):
             if reason and not entry.leased:
+                self._metrics.note_end(entry.item.trigger.type, "suppressed", entry.item.age)
+                self._numbers.note_end(entry.item.community_id, entry.item.trigger.type, "suppressed", entry.item.age)
                 await self._interactions.hold_back(entry.item.interaction_id, reason, entry.sealed)
-                self._note_suppressed(entry.item)
 
     def _note_suppressed(self, item: Interaction) -> None:
+        self._metrics.outcomes[item.trigger.type, "suppressed"].inc()
         self._numbers.note_end(item.community_id, item.trigger.type, "suppressed", item.age)
 
     def _begin(self, entry: Entry) -> None:
@@ -212,8 +214,8 @@ class Intake:
             self._worker.expect(entry.gather_seconds)
         elif not entry.suppressed:
             self._worker.wake(item.community_id)
-        self._metrics.events.labels("suppressed" if entry.suppressed else "triggered").inc()
-        self._metrics.triggers.labels(item.trigger.type).inc()
+        self._metrics.events["suppressed" if entry.suppressed else "triggered"].inc()
+        self._metrics.triggers[item.trigger.type].inc()
         self._log.audit(
             "interaction.suppressed" if entry.suppressed else "interaction.received",
             f"{item.trigger.type} on {item.event.platform}",
@@ -229,7 +231,7 @@ class Intake:
             return Receipt(entry.item.interaction_id, entry.item.trigger)
         if not repeat.same:
             return Conflict(entry.dedupe_key)
-        self._metrics.events.labels("duplicate").inc()
+        self._metrics.events["duplicate"].inc()
         return Receipt(repeat.interaction_id, repeat.trigger, duplicate=True)
 
     async def cancel(self, entity_id: str, event_id: str | None, user_id: str | None) -> int:
@@ -241,7 +243,10 @@ class Intake:
         community_id = await self._communities.id_of(entity_id)
         if community_id is not None:
             await self._cache.unhear(ChannelKey(community_id, entity_id), event_id, user_id)
-        self._metrics.events.labels("suppressed").inc(len(cancelled))
-        for interaction_id in cancelled:
+        self._metrics.events["suppressed"].inc(len(cancelled))
+        for interaction_id, trigger_type in cancelled.items():
+            self._metrics.outcomes[trigger_type, "suppressed"].inc()
+            if community_id is not None:
+                self._numbers.note_end(community_id, trigger_type, "suppressed", 0.0)
             self._log.audit("interaction.suppressed", "cancelled by the router", interaction=str(interaction_id))
         return len(cancelled)

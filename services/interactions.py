@@ -116,6 +116,14 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """How many interactions wait for a slot, of all instances, and for how many seconds the oldest has."""
+
+    depth: float
+    oldest: float
+
+
+@dataclass(frozen=True)
 class _Answer:
     item: Interaction
     reply: Reply
@@ -219,6 +227,12 @@ class Interactions:
             rows = self._queries.claim_waiting(connection, slots=slots, share=share, **columns, **self._lease)
             return [_claimed(row) async for row in rows]
 
+    async def waiting(self) -> Waiting:
+        """What waits for a slot now."""
+        async with self._database.connection() as connection:
+            row = await self._queries.select_waiting(connection)
+        return Waiting(**dict(row))
+
     async def claim_due(self, slots: int, held: list[UUID]) -> list[Interaction]:
         """Take up to `slots` whose lease ended or whose next delivery is due; without a reply they wait again.
 
@@ -291,11 +305,12 @@ class Interactions:
             }
         return [end.item.interaction_id in written for end in ends]
 
-    async def cancel(self, entity_id: str, event_id: str | None, user_id: str | None) -> list[UUID]:
-        """Suppress what was not sent yet of an event or a user in a channel; which that were."""
+    async def cancel(self, entity_id: str, event_id: str | None, user_id: str | None) -> dict[UUID, str]:
+        """Suppress what was not sent yet of an event or a user in a channel; which that were, and their triggers."""
         row = {"entity_id": entity_id, "dedupe_key": event_id and given_key(event_id), "user_id": user_id}
         async with self._database.connection() as connection:
-            cancelled = [row["interaction_id"] async for row in self._queries.cancel_interactions(connection, **row)]
+            rows = self._queries.cancel_interactions(connection, **row)
+            cancelled = {row["interaction_id"]: row["trigger_type"] async for row in rows}
             if event_id:
                 about = {"entity_id": entity_id, "dedupe_key": given_key(event_id)}
                 await self._queries.erase_message(connection, **about)

@@ -25,6 +25,8 @@ PRICES = SQL / "prices.csv"
 FLUSH_SECONDS = 1.0
 MOST_IN_AN_INSERT = 500
 MOST_WAITING = 20_000
+CHAT = "chat"
+EMBEDDING = "embedding"
 CANNED = "canned"
 CACHED = "cached"
 
@@ -50,12 +52,18 @@ class Call:
     result: str
     seconds: float
     usage: Usage = UNCOUNTED
-    kind: str = "chat"
+    kind: str = CHAT
     first_token: float | None = None
     account: Account = NOBODY
     call_id: UUID = field(default_factory=new_id)
     called_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     asked: str = ""  # the model that was asked for, where the provider calls it otherwise
+    own: bool = False  # by an address or a key of a community's own
+
+    @property
+    def asks_a_model(self) -> bool:
+        """Whether it is a call at all, and nothing that took the place of one."""
+        return self.kind in {CHAT, EMBEDDING}
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,15 @@ class Spent:
         return Spent(self.tokens + tokens, self.cost + (row["cost"] or 0), self.canned + (row["kind"] == CANNED))
 
 
+@dataclass(frozen=True)
+class SpentBy:
+    """What a community has spent today: tokens, and US dollars."""
+
+    community_id: UUID
+    tokens: int
+    cost: float
+
+
 class Ledger:
     """Calls are written down within a second, and when PostgreSQL is away as soon as it is back."""
 
@@ -84,6 +101,7 @@ class Ledger:
         self._prices_read = _version()
         self._waiting: deque[dict[str, Any]] = deque()
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
+        self.hearers: list[Callable[[Call, float | None], None]] = []  # of calls and what each cost
         self._flushing = asyncio.Lock()
 
     def open(self, tasks: Tasks) -> None:
@@ -91,13 +109,19 @@ class Ledger:
 
     def note(self, call: Call) -> None:
         """Write a call down soon."""
+        row = self._row(call)
+        self.tell(call, row["cost"])
         if len(self._waiting) >= MOST_WAITING:
             self._log.error("ledger.full", "PostgreSQL is away for too long: a call is not written down")
             return
-        row = self._row(call)
         self._waiting.append(row)
         for listener in self.listeners:
             listener(row)
+
+    def tell(self, call: Call, cost: float | None = None) -> None:
+        """Tell of a call; one that was not made, because its provider keeps failing, is told and not written down."""
+        for hear in self.hearers:
+            hear(call, cost)
 
     def note_canned(self, account: Account) -> None:
         """A canned text took the place of a model's, for want of a budget."""
@@ -166,6 +190,13 @@ class Ledger:
         for noted in [*waiting, *(row for row in later if row["community_id"] == community_id)]:
             spent = spent.plus(noted)
         return spent
+
+    async def spent_today(self, most: int) -> list[SpentBy]:
+        """What communities have spent since midnight (UTC), those that have spent most. Raises DatabaseUnavailable."""
+        since = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        async with self._database.connection() as connection:
+            rows = self._database.queries.select_spent_by_community(connection, since=since, rows=most)
+            return [SpentBy(**dict(row)) async for row in rows]
 
     def has_price(self, provider: str, model: str) -> bool:
         """Whether it is known what a model costs."""

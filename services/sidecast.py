@@ -12,6 +12,7 @@ from config import Settings
 from services.access import Access
 from services.activity import Activity
 from services.ai_service import AIService
+from services.alerts import Alerts
 from services.answer_cache import AnswerCache
 from services.audit import Audit
 from services.backup import Backup
@@ -42,11 +43,12 @@ from services.ledger import Ledger
 from services.limits import Limits
 from services.live import Live
 from services.logs import Log
-from services.metrics import Metrics
+from services.metrics import Metrics, ModelMetrics
 from services.numbers import Numbers
 from services.playground import Playground
 from services.privacy import Privacy
 from services.rates import Rates
+from services.readings import Readings
 from services.repeats import Repeats
 from services.retention import Retention
 from services.rotation import Rotation
@@ -80,7 +82,7 @@ class Sidecast:
         self._make_models(settings, log)
         self._make_administration(settings, log)
         self._make_main_path(settings, log)
-        self.health = HealthService(self.database, self.valkey, self.chains, self.router)
+        self.health = HealthService(self.database, self.valkey, self.chains, self.router, self.alerts)
 
     def _make_stores(self, settings: Settings, log: Log) -> None:
         self.database = Database(settings.database_url, log)
@@ -114,6 +116,9 @@ class Sidecast:
 
     def _make_models(self, settings: Settings, log: Log) -> None:
         self.chains = Chains(settings, self.vault, self.bus, self.metrics, log)
+        self.alerts = Alerts(settings, self.chains.models, self.bus, self.metrics, log)
+        self.ledger.hearers += [ModelMetrics(self.metrics, self.chains.models).note, self.alerts.note]
+        self.readings = Readings(self.database, self.valkey, self.interactions, self.ledger, self.metrics)
         self.budgets = Budgets(self.ledger, log)
         self.ai = AIService(self.chains, settings, self.ledger, log)
         self.gateway = Gateway(self.ai, self._tasks, log)
@@ -212,6 +217,8 @@ class Sidecast:
         self.numbers.open(self._tasks)
         self.instances.open(self._tasks)
         self.live.open(self._tasks)
+        self.alerts.open(self._tasks)
+        self.readings.open(self._tasks)
         self._tasks.spawn(self._forget_again(), "forget again")
         first = self.chains.default[0]
         message = f"answers with {first.link.provider.name}, model {first.model}"

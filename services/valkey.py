@@ -42,6 +42,11 @@ class Valkey:
     def is_set(self) -> bool:
         return self._client is not None
 
+    @property
+    def is_away(self) -> bool:
+        """Whether it did not answer when last asked."""
+        return self._away_since is not None
+
     async def run(self, command: Callable[[Redis], Awaitable[Result]]) -> Result:
         """What a command answers, within `VALKEY_TIMEOUT` seconds. Raises ValkeyAway."""
         if self._client is None or time.monotonic() < self._retry_at:

@@ -240,6 +240,7 @@ class Worker:
         if leading is None:
             self.expect(self._settings.gather_seconds / 2)
             return None
+        self._metrics.note_gathered(item.trigger.type, (leading.gathered or 1) - 1)
         limits = limits_of(leading.community_id, community.settings, leading.event, leading.trigger)
         taking = Taking(leading.interaction_id, limits)
         reason = self._limits.take(taking) or (await self._limits.take_for_all([taking]))[0]

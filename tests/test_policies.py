@@ -70,6 +70,9 @@ def test_every_setting_is_read_somewhere() -> None:
         ("ai_fallbacks", "openai/x?top_k=3", "AI_FALLBACKS: Value error, entry 1: an entry takes temperature and"),
         ("intake_secret", "whsec_c2VjcmV0,whsec_?", "INTAKE_SECRET: Value error, a secret that begins with whsec_"),
         ("router_callback_secret", "whsec_?", "ROUTER_CALLBACK_SECRET: Value error, a secret that begins with"),
+        ("alert_seconds", "4", "ALERT_SECONDS: Input should be greater than or equal to 5 (allowed: 5 to 3600)"),
+        ("alert_error_rate", "20", "ALERT_ERROR_RATE: Input should be less than or equal to 1 (allowed: 0.01 to 1)"),
+        ("alert_latency_seconds", "0", "ALERT_LATENCY_SECONDS: Input should be greater than or equal to 0.1 (allowed:"),
         ("respond_to_events", "perhaps", "RESPOND_TO_EVENTS: Input should be a valid boolean"),
     ],
 )

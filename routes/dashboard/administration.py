@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from quart import Response, request
@@ -82,8 +83,10 @@ async def get_health() -> str:
     who = await visitor(ADMIN)
     services = sidecast()
     health, alive = await services.health.check(), await services.instances.alive()
+    about: dict[str, Any] = {"health": health, "alive": alive, "alerts": services.alerts.active()}
+    about |= {"waiting": await services.interactions.waiting(), "pool": services.database.pool_use}
     name = "health.html" if "piece" not in request.args else "health_piece.html"
-    return await page(name, who, health=health, alive=alive, version=services.settings.module_version)
+    return await page(name, who, **about)
 
 
 @blueprint.get("/<path:_rest>")

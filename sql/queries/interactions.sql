@@ -98,6 +98,12 @@ returning i.interaction_id, i.community_id, i.event, i.trigger_type, i.trigger_m
     extract(epoch from now() - i.received_at)::float8 as age,
     extract(epoch from now() - i.answered_at)::float8 as answer_age;
 
+-- name: select_waiting()^
+-- How many wait for a slot, and for how many seconds the oldest of them has.
+select count(*) as depth, coalesce(extract(epoch from now() - min(received_at)), 0)::float8 as oldest
+from interactions
+where state = 'received';
+
 -- name: claim_due(held, slots, owner, lease_seconds)
 -- Take what an instance that gave no sign of life held, and replies whose next delivery is due. What was being
 -- answered goes back to wait for its turn; an answered row is only to be delivered and costs no attempt.
@@ -228,7 +234,7 @@ set state = 'suppressed', reason = 'cancelled', fence = fence + 1, ended_at = no
     lease_owner = null, lease_until = null, sealed = null
 from unsent u
 where i.interaction_id = u.interaction_id
-returning i.interaction_id;
+returning i.interaction_id, i.trigger_type;
 
 -- name: hold_back_interaction(interaction_id, reason, sealed)!
 -- A limit was full. The fence keeps whoever has taken it up from sending it.

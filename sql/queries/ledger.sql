@@ -30,3 +30,19 @@ select coalesce(sum(coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0))
 from ledger
 where (community_id, called_at) >= (:community_id::uuid, :since::timestamptz) -- which one index alone has
     and community_id <= :community_id and kind <> 'cached' and call_id <> all(:but::uuid[]);
+
+-- name: select_spent_by_community(since, rows)
+-- What communities have spent since a moment, those first that have spent most.
+with calls as materialized (
+    select community_id, kind, prompt_tokens, completion_tokens, cost
+    from ledger
+    where called_at >= :since
+    order by called_at -- as one index alone has it
+)
+select community_id, sum(coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0))::bigint as tokens,
+    coalesce(sum(cost), 0)::float8 as cost
+from calls
+where community_id is not null and kind <> 'cached'
+group by community_id
+order by tokens desc, community_id
+limit :rows;

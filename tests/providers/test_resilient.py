@@ -64,18 +64,21 @@ class Scripted:
 def around(provider: Scripted, failures: int = 5) -> tuple[Resilient, Counter[str]]:
     results: Counter[str] = Counter()
 
-    def note(_provider: Provider, result: str, _seconds: float) -> None:
+    def note(_link: Resilient, result: str, _seconds: float) -> None:
         results[result] += 1
 
+    def note_retry(_link: Resilient) -> None:
+        results["retries"] += 1
+
     breaker = Breaker(Rule(failures, 60), lambda _state: None)
-    return Resilient(cast(Provider, provider), breaker, note), results
+    return Resilient(cast(Provider, provider), breaker, note, note_retry), results
 
 
 async def test_what_may_heal_is_tried_again() -> None:
     provider = Scripted(ProviderUnreachable("x"), ProviderBadAnswer("x"), "reply")
     link, results = around(provider)
     assert await link.chat(REQUEST, 10) is REPLY
-    assert results == {"provider_unreachable": 1, "provider_bad_answer": 1, "ok": 1}
+    assert results == {"provider_unreachable": 1, "provider_bad_answer": 1, "ok": 1, "retries": 2}
 
 
 @pytest.mark.parametrize(
@@ -152,7 +155,7 @@ async def test_a_stream_is_tried_again_until_its_first_piece_and_no_later() -> N
     link, results = around(Scripted([ProviderUnreachable("x")], ["a", "b"]))
     pieces = [chunk.choices[0]["delta"]["content"] async for chunk in link.stream(REQUEST, 10)]
     assert pieces == ["a", "b"]
-    assert results == {"provider_unreachable": 1, "ok": 1}
+    assert results == {"provider_unreachable": 1, "retries": 1, "ok": 1}
 
     link, results = around(Scripted(["a", ProviderBadAnswer("x")], ["b"]))
     stream = link.stream(REQUEST, 10)
@@ -166,7 +169,7 @@ async def test_a_stream_of_nothing_is_a_bad_answer() -> None:
     link, results = around(Scripted([]))
     with pytest.raises(ProviderBadAnswer):
         await anext(link.stream(REQUEST, 10))
-    assert results == {"provider_bad_answer": 3}
+    assert results == {"provider_bad_answer": 3, "retries": 2}
 
 
 async def test_a_stream_that_stalls_ends_at_the_deadline() -> None:

@@ -111,6 +111,8 @@ INDEXES = {
     "select_settings_versions": "settings_versions_pkey",
     "select_settings_version": "settings_versions_pkey",
     "insert_settings_version": "settings_versions_pkey",
+    "select_spent_by_community": "ledger_by_time",
+    "select_waiting": "interactions_waiting",
 }
 
 
