@@ -16,7 +16,7 @@ PAGE_ROWS = 50
 MAX_NAME = 255
 
 
-@blueprint.get("/")
+@blueprint.get("/", strict_slashes=False)
 async def get_home() -> Response:
     """The playground, of the caller's own community or of the first there is."""
     who = await visitor(COMMUNITY)

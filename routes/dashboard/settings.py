@@ -135,7 +135,7 @@ async def post_check(community_id: str) -> str:
     if not problems:
         problems = await sidecast().settings_store.problems(community.community_id, changes)
     found = [problem for field, problem in problems if field.partition(".")[0] in {name, ""}]
-    return await page("problem.html", who, community, problem=_readable(found[0]) if found else "")
+    return await page("problem.html", who, community, setting=name, problem=_readable(found[0]) if found else "")
 
 
 @blueprint.get("/communities/<community_id>/live")
@@ -235,7 +235,7 @@ def _field(name: str, view: View, inherited: CommunitySettings, problem: str, gi
         _text(value),
         _text(getattr(inherited, name)),
         name in view.own,
-        allowed_values(about) or "",
+        allowed_values(about).replace("characters", "lines" if _kind(about, longest) == "lines" else "characters"),
         _choices(about),
         low,
         high,

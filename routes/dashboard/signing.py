@@ -27,7 +27,7 @@ from services.keys import COMMUNITY, Principal
 from services.sessions import SESSION_SECONDS
 from services.sidecast import Sidecast
 
-HOME = "/dashboard"
+HOME = "/dashboard/"
 KEPT_SECONDS = 365 * 86_400
 
 
@@ -91,7 +91,7 @@ async def post_sign_out() -> Response:
     who = await visitor(COMMUNITY)
     if who.session:
         await sidecast().sessions.end(who.session)
-    response = await go(f"{HOME}/sign-in")
+    response = await go(f"{HOME}sign-in")
     response.delete_cookie(COOKIE, path="/dashboard")
     return response
 
@@ -103,7 +103,7 @@ async def post_link() -> dict[str, str]:
     credential = headers().get("authorization", "").partition(" ")[2].strip()
     if who.session is not None or not credential:
         raise APIError(403, "FORBIDDEN", "A link is made with a key.")
-    return {"path": f"{HOME}/enter/{await sidecast().sessions.link(credential)}"}
+    return {"path": f"{HOME}enter/{await sidecast().sessions.link(credential)}"}
 
 
 @blueprint.get("/static/<name>")
@@ -131,6 +131,6 @@ def link(info: ScriptInfo) -> None:
         if not keys or not services.valkey.is_set:
             raise click.ClickException("a link needs a key in VALID_API_KEYS, and Valkey (REDIS_URL)")
         token = await services.sessions.link(keys[0].get_secret_value())
-        return f"http://127.0.0.1:{settings.module_port}{HOME}/enter/{token}"
+        return f"http://127.0.0.1:{settings.module_port}{HOME}enter/{token}"
 
     click.echo(command.run(info, make))

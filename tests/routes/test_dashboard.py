@@ -83,7 +83,7 @@ async def test_a_session_begins_with_a_key_and_is_the_browsers_alone(make_servic
     browser, answer = await sign_in(service)
     cookie = answer.headers["Set-Cookie"]
     assert answer.status_code == 303
-    assert answer.headers["Location"] == "/dashboard"
+    assert answer.headers["Location"] == "/dashboard/"
     for part in ("HttpOnly", "SameSite=Lax", "Path=/dashboard"):
         assert part in cookie
     assert KEY not in cookie
@@ -138,7 +138,7 @@ async def test_whoever_is_not_signed_in_is_asked_to(make_service: MakeService) -
     assert answer.headers["Location"] == f"{root}/numbers?span=week"
     for elsewhere in ("https://example.org/", "//example.org", "/\\example.org", "javascript:alert(1)"):
         answer = await client.post("/dashboard/sign-in", form={"key": KEY, "next": elsewhere})
-        assert answer.headers["Location"] == "/dashboard"
+        assert answer.headers["Location"] == "/dashboard/"
     assert (await service.client.get(root)).status_code == 401
     answer = await service.client.get(f"{root}/activity", headers={"HX-Request": "true"})
     assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/dashboard/sign-in")
@@ -166,7 +166,7 @@ async def test_a_link_signs_in_once(make_service: MakeService) -> None:
     path = (await answer.get_json())["path"]
     client = two.app.test_client()
     answer = await client.get(path)
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/dashboard")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/dashboard/")
     assert (await client.get("/dashboard/communities")).status_code == 200
     again = await one.app.test_client().get(path)
     assert again.status_code == 401
