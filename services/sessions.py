@@ -54,7 +54,8 @@ class Sessions:
     async def _begin(self, principal: Principal, digest: str | None, seconds: float) -> str:
         token, csrf = secrets.token_urlsafe(TOKEN_BYTES), secrets.token_urlsafe(TOKEN_BYTES)
         about = {"csrf": csrf, "digest": digest, "principal": vars(principal)}
-        await self._sessions.put(_name(token), orjson.dumps(about).decode(), seconds)
+        text = orjson.dumps(about, default=str).decode()  # the database's UUIDs are of a class of its own
+        await self._sessions.put(_name(token), text, seconds)
         return token
 
     async def find(self, token: str) -> Session | None:
