@@ -11,8 +11,8 @@ import binascii
 import ipaddress
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
-from urllib.parse import parse_qsl
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 # Timeouts and sizes that are not settings: every outbound call takes one of these or a setting. Seconds.
@@ -33,6 +34,7 @@ DATABASE_TIMEOUT = 5.0
 VALKEY_TIMEOUT = 2.0  # nothing before a receipt waits for it; less, and a busy process takes itself for a dead Valkey
 ROUTER_TIMEOUT = 10.0
 PROBE_TIMEOUT = 1.5
+SIGN_IN_TIMEOUT = 5.0
 BODY_TIMEOUT = 10
 MAX_EVENT_BYTES = 64 * 1024
 MAX_FORM_BYTES = 512 * 1024
@@ -61,6 +63,25 @@ def _strip_slash(value: str) -> str:
 def _check_url(value: str) -> str:
     if value and not value.startswith(("http://", "https://")):
         raise ValueError("must start with http:// or https://")
+    return value
+
+
+def _check_issuer(value: str) -> str:
+    url = urlsplit(value)
+    if value and url.scheme != "https" and url.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        raise ValueError("must start with https://, since whoever reads along could sign in as anyone")
+    return value
+
+
+def _check_scopes(value: str) -> str:
+    if "openid" not in value.split():
+        raise ValueError("must have openid in it")
+    return value
+
+
+def _check_channel(value: str) -> str:
+    if value and (value.count("{sub}") != 1 or set("{}") & set(value.replace("{sub}", ""))):
+        raise ValueError("must have {sub} in it, once, and no other braces")
     return value
 
 
@@ -197,6 +218,31 @@ class Settings(BaseSettings):
         False,
         description="Let people sign in to the dashboard over plain HTTP from other machines, where others may read "
         "along.",
+    )
+    oidc_issuer: Annotated[Url, AfterValidator(_check_issuer)] = Field(
+        "",
+        description="OpenID Connect: who signs people in to the dashboard (its `issuer`); empty: nobody, keys alone.",
+    )
+    oidc_client_id: str = Field("", description="What this service is called there.")
+    oidc_client_secret: SecretStr = Field(SecretStr(""), description="Its secret there.")
+    oidc_name: str = Field(
+        "OpenID Connect", max_length=50, description="What the button says after `Sign in with`, such as `Twitch`."
+    )
+    oidc_scopes: Annotated[str, AfterValidator(_check_scopes)] = Field(
+        "openid", description="Scopes asked for, with spaces between them."
+    )
+    oidc_admins: Words = Field(
+        (),
+        description="Who is an admin: ids (`sub`), or e-mail addresses, which count only if they were verified there.",
+    )
+    oidc_channel: Annotated[str, AfterValidator(_check_channel)] = Field(
+        "",
+        description="Channel of whoever signs in, whose community is theirs, such as `twitch:channel:{sub}`; empty: "
+        "none.",
+    )
+    oidc_redirect_url: Url = Field(
+        "",
+        description="Where people come back to, `https://…/dashboard/oidc/callback`; empty: as the browser has asked.",
     )
     trusted_proxies: Annotated[Words, AfterValidator(_check_networks)] = Field(
         (), description="Addresses or networks of proxies whose `X-Forwarded-For` says who calls."
@@ -376,6 +422,20 @@ class Settings(BaseSettings):
     def _drop_empty(cls, values: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in values.items() if value != "" or name in EMPTY_COUNTS}
 
+    @model_validator(mode="after")
+    def _check_oidc(self) -> Self:
+        """Signing in by OpenID Connect works, or is not set up at all."""
+        needed: dict[str, object] = {
+            "OIDC_ISSUER": self.oidc_issuer,
+            "OIDC_CLIENT_ID": self.oidc_client_id,
+            "OIDC_CLIENT_SECRET": self.oidc_client_secret,
+            "OIDC_ADMINS or OIDC_CHANNEL": self.oidc_admins or self.oidc_channel,
+        }
+        missing = [name for name, value in needed.items() if not value]
+        if missing and (len(missing) < len(needed) or self.oidc_redirect_url):
+            raise PydanticCustomError("incomplete", f"{missing[0]}: not set, and nobody could sign in without it")
+        return self
+
 
 class ConfigError(Exception):
     """The environment holds a value that cannot be used; the text is for the person who set it."""
@@ -397,6 +457,8 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def _explain(location: tuple[int | str, ...], problem: str) -> str:
+    if not location:
+        return problem  # of several variables together, which it names
     name = str(location[0])
     allowed = allowed_values(Settings.model_fields[name])
     return f"{name.upper()}: {problem}" + (f" (allowed: {allowed})" if allowed else "")

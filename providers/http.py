@@ -183,11 +183,13 @@ class SDKClient(httpx2.AsyncClient):
         self.session = transport.session
 
 
-def httpx_options(timeout: float, verify: ssl.SSLContext | bool, outbound: Outbound | None) -> dict[str, Any]:
-    """What to make an `httpx.AsyncClient` with: `timeout` seconds for each wait of a call, no redirects."""
+def httpx_options(
+    timeout: float, verify: ssl.SSLContext | bool, outbound: Outbound | None, http: ModuleType = httpx
+) -> dict[str, Any]:
+    """What to make an `AsyncClient` of `http` with: `timeout` seconds for each wait of a call, no redirects."""
     return {
-        "transport": _Transport(httpx, verify, outbound),
-        "timeout": httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
+        "transport": _Transport(http, verify, outbound),
+        "timeout": http.Timeout(timeout, connect=CONNECT_TIMEOUT),
         "trust_env": False,
         "follow_redirects": False,
     }

@@ -65,7 +65,7 @@ async def require(*roles: str, websocket: Websocket | None = None, counted: bool
 async def identify(credential: str, scope: Any, given: dict[str, str]) -> Principal:
     """Whose key it is. Raises APIError 401 or 429."""
     try:
-        principal = await sidecast().access.identify(credential, _address(scope, given))
+        principal = await sidecast().access.identify(credential, caller_address(scope, given))
     except TooManyAttempts as blocked:
         message = "Too many wrong keys came from this address."
         raise APIError(429, "RATE_LIMITED", message, retry_after=blocked.seconds) from None
@@ -182,7 +182,7 @@ def headers_of(websocket: Websocket) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in websocket.scope["headers"]}
 
 
-def _address(scope: Any, given: dict[str, str]) -> str:
+def caller_address(scope: Any, given: dict[str, str]) -> str:
     """Who calls: the other end of the connection or, where that is a trusted proxy, who it says it speaks for."""
     client = scope.get("client")
     address = client[0] if client else ""

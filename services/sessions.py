@@ -1,5 +1,7 @@
 """Who is signed in to the dashboard. A session is as good as the key it was begun with: one that ends takes it along.
 
+One of OpenID Connect is as good as the person's right to be here, which is looked up at every request.
+
 The browser has 256 random bits; Valkey has their SHA-256, and what the session is.
 """
 
@@ -9,12 +11,15 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import orjson
 
 from services.changes import Changes
+from services.issuer import Person
 from services.keys import Keys, Principal
+from services.oidc import Oidc
 from services.short_lived import ShortLived
 from services.valkey import Valkey
 
@@ -36,8 +41,9 @@ class Session:
 class Sessions:
     """Begins, finds and ends sessions, and makes links that begin one, once."""
 
-    def __init__(self, valkey: Valkey, keys: Keys, changes: Changes) -> None:
+    def __init__(self, valkey: Valkey, keys: Keys, oidc: Oidc, changes: Changes) -> None:
         self._keys = keys
+        self._oidc = oidc
         self._changes = changes
         self._sessions = ShortLived(valkey, "session")
         self._links = ShortLived(valkey, "link")
@@ -51,27 +57,39 @@ class Sessions:
         seconds = min(SESSION_SECONDS, until - time.time()) if until else SESSION_SECONDS
         return await self._begin(principal, self._keys.digest(credential).hex() if credential else None, seconds)
 
-    async def _begin(self, principal: Principal, digest: str | None, seconds: float) -> str:
+    async def begin_as(self, person: Person, principal: Principal) -> str:
+        """The text of a cookie, for whom a provider has signed in."""
+        return await self._begin(principal, None, SESSION_SECONDS, person)
+
+    async def _begin(
+        self, principal: Principal, digest: str | None, seconds: float, person: Person | None = None
+    ) -> str:
         token, csrf = secrets.token_urlsafe(TOKEN_BYTES), secrets.token_urlsafe(TOKEN_BYTES)
-        about = {"csrf": csrf, "digest": digest, "principal": vars(principal)}
-        await self._sessions.put(_name(token), orjson.dumps(about, str).decode(), seconds)
+        about = {"csrf": csrf, "digest": digest, "principal": vars(principal), "person": person and vars(person)}
+        text = orjson.dumps(about, default=str).decode()  # the database's UUIDs are of a class of its own
+        await self._sessions.put(_name(token), text, seconds)
         return token
 
     async def find(self, token: str) -> Session | None:
-        """The session of a cookie, unless it or its key has ended."""
+        """The session of a cookie, unless it or its key has ended. Raises DatabaseUnavailable."""
         name = _name(token)
         text = await self._sessions.get(name) if token else None
         if text is None:
             return None
         about = orjson.loads(text)
-        principal = _read(about["principal"])
-        if about["digest"]:
-            known = await self._keys.of_digest(bytes.fromhex(about["digest"]))
-            if known is None:
-                await self._sessions.drop(name)
-                return None
-            principal = known
+        principal = await self._principal(about)
+        if principal is None:
+            await self._sessions.drop(name)
+            return None
         return Session(name, principal, about["csrf"])
+
+    async def _principal(self, about: dict[str, Any]) -> Principal | None:
+        """What whoever began a session may do now."""
+        if about["digest"]:
+            return await self._keys.of_digest(bytes.fromhex(about["digest"]))
+        if about.get("person"):  # not in sessions of the version before
+            return await self._oidc.principal_of(Person(**about["person"]))
+        return _read(about["principal"])
 
     async def end(self, session: Session) -> None:
         """Raises DatabaseUnavailable."""

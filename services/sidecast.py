@@ -45,6 +45,7 @@ from services.live import Live
 from services.logs import Log
 from services.metrics import Metrics, ModelMetrics
 from services.numbers import Numbers
+from services.oidc import Oidc
 from services.playground import Playground
 from services.privacy import Privacy
 from services.rates import Rates
@@ -128,7 +129,8 @@ class Sidecast:
         self.keys = Keys(settings, database, changes, audit, log)
         self._jwts = Jwts(settings, log)
         self.access = Access(self.keys, self._jwts)
-        self.sessions = Sessions(self.valkey, self.keys, changes)
+        self.oidc = Oidc(settings, self.valkey, self.communities, log)
+        self.sessions = Sessions(self.valkey, self.keys, self.oidc, changes)
         self.rotation = Rotation(database, self.vault, self._hashing, audit, changes)
         self.settings_store = SettingsStore(
             database, self.communities, self.chains, self.vault, self.ledger, audit, changes
@@ -251,7 +253,16 @@ class Sidecast:
         await self._tasks.drain(0.1)
         await self._renewing.drain(0.1)
         await self._leases.hand_back()
-        parts = (self.instances, self.changes, self._jwts, self.router, self.chains, self.valkey, self.database)
+        parts = (
+            self.instances,
+            self.changes,
+            self._jwts,
+            self.oidc,
+            self.router,
+            self.chains,
+            self.valkey,
+            self.database,
+        )
         flushes = self.ledger.flush, self.numbers.flush, self.keys.note_used, self.bus.flush
         for close in (*flushes, *(part.close for part in parts)):
             try:

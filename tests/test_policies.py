@@ -15,6 +15,8 @@ OPEN = {"/", "/api/v1/ai/status", "/health", "/health/live", "/health/ready", "/
     "/docs",
     "/docs/<name>",
     "/dashboard/sign-in",
+    "/dashboard/oidc",
+    "/dashboard/oidc/callback",
     "/dashboard/static/<name>",
 }
 

@@ -5,6 +5,7 @@ import routes.dashboard.activity
 import routes.dashboard.administration
 import routes.dashboard.communities
 import routes.dashboard.numbers
+import routes.dashboard.oidc
 import routes.dashboard.playground
 import routes.dashboard.settings
 import routes.dashboard.signing  # noqa: F401

@@ -208,7 +208,7 @@ async def _sign_in_first(_error: SignInNeeded) -> Response:
 def sign_in_about(following: str) -> dict[str, Any]:
     """What the page to sign in shows; `following` is where to go then."""
     allowed = following if following.startswith("/dashboard") else ""
-    return {"following": allowed, "plain": not may_carry_cookies(), "problem": ""}
+    return {"following": allowed, "plain": not may_carry_cookies(), "problem": "", "provider": sidecast().oidc.name}
 
 
 async def refuse(error: APIError) -> Response:

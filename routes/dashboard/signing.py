@@ -53,7 +53,7 @@ async def post_sign_in() -> Response:
     if not principal.may(COMMUNITY):
         problem = "This key is a router's. Use an admin's key, or a community's."
         return Response(await page("sign_in.html", None, **about | {"problem": problem}), 403)
-    return await _enter(await _begin(principal, credential), about["following"] or HOME)
+    return await enter(await _begin(principal, credential), about["following"] or HOME)
 
 
 async def _begin(principal: Principal, credential: str) -> str:
@@ -68,10 +68,11 @@ async def get_enter(token: str) -> Response:
     if cookie is None:
         about = sign_in_about("") | {"problem": "This link was used already, or is too old."}
         return Response(await page("sign_in.html", None, **about), 401)
-    return await _enter(cookie, HOME)
+    return await enter(cookie, HOME)
 
 
-async def _enter(cookie: str, following: str) -> Response:
+async def enter(cookie: str, following: str) -> Response:
+    """Hand the browser its session."""
     response = await go(following)
     response.set_cookie(
         COOKIE,

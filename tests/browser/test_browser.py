@@ -112,10 +112,11 @@ async def test_from_the_first_start_to_the_first_reply(chromium: Browser, make_s
 async def test_a_persona_is_changed_and_the_next_reply_uses_it(
     chromium: Browser, site: tuple[Service, StubOpenAI, str]
 ) -> None:
-    _, stub, url = site
+    service, stub, url = site
+    mine = await community(service, str(event()["entity_id"]))
     async with visiting(chromium, url) as page:
         await sign_in(page)
-        await page.get_by_role("link", name="Settings", exact=True).click()
+        await page.goto(f"/dashboard/communities/{mine}")
         await page.get_by_label("Persona name").fill("Captain Otto")
         await page.get_by_role("button", name="Save “Who it is”").click()
         await expect(page.get_by_text("Live on")).to_be_visible()
@@ -126,7 +127,7 @@ async def test_a_persona_is_changed_and_the_next_reply_uses_it(
         # And back again.
         await page.get_by_role("link", name="Versions").click()
         await page.get_by_role("button", name="Everything as for all").click()
-        await expect(page.get_by_text("Everything as for all")).to_be_visible()
+        await expect(page.get_by_text("They are at version 2")).to_be_visible()
         await page.get_by_role("link", name="Settings", exact=True).click()
         await expect(page.get_by_label("Persona name")).to_have_value("")
 
