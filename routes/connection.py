@@ -30,6 +30,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.routing import MapAdapter
 
 from config import MAX_BATCH_BYTES, MAX_COMPLETION_BYTES, MAX_EVENT_BYTES
+from services.tracing import NOTHING, Span
 
 BASE = "/api/v1/ai"
 BATCH_PATH = f"{BASE}/interaction/batch"
@@ -120,11 +121,24 @@ class Connection(ASGIHTTPConnection):
         request_id = self._id.decode()
         self.scope.setdefault("state", {})["request_id"] = request_id  # type: ignore[typeddict-item]
         bind_contextvars(request_id=request_id)
+        with self._span() as span:
+            await self._handle(receive, send, span)
+
+    def _span(self) -> Span:
+        """This request in a trace; what only asks after the service is in none."""
+        if not self.scope["path"].startswith(BASE):
+            return NOTHING
+        span: Span = self.app.extensions["sidecast"].tracing.request(self.scope["headers"])
+        return span
+
+    async def _handle(self, receive: ASGIReceiveCallable, send: ASGISendCallable, span: Span) -> None:
         request = self._create_request_from_scope(send)
         body: PulledBody = request.body  # type: ignore[assignment]
         body.receive = receive
         response = await self.app.handle_request(request)
-        response.headers.extend({"X-Request-ID": request_id} | self.scope["state"].get("headers", {}))
+        span.answer(request.method, request.url_rule.rule if request.url_rule else None, response.status_code)
+        given = self.scope["state"]
+        response.headers.extend({"X-Request-ID": given["request_id"]} | given.get("headers", {}))
         if isinstance(response.response, DataBody) and len(response.response.data) <= AT_ONCE_BYTES:
             headers = encode_headers(response.headers)
             await send({"type": "http.response.start", "status": response.status_code, "headers": headers})

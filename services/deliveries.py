@@ -22,6 +22,7 @@ from services.leases import Leases
 from services.logs import Log
 from services.metrics import Metrics
 from services.router_service import Router, RouterRefused, RouterUnavailable
+from services.tracing import Tracing
 
 AT_ONCE = 50
 NO_ROOM_SECONDS = 0.5
@@ -45,6 +46,7 @@ class Deliveries:
         hashing: Hashing,
         bus: Bus,
         metrics: Metrics,
+        tracing: Tracing,
         log: Log,
     ) -> None:
         self._settings = settings
@@ -56,6 +58,7 @@ class Deliveries:
         self._hashing = hashing
         self._bus = bus
         self._metrics = metrics
+        self._tracing = tracing
         self._log = log
         self._free = AT_ONCE
         self.due = asyncio.Event()  # set when a postponed reply's time has come
@@ -94,7 +97,10 @@ class Deliveries:
         answers: bool | None = None
         self._free -= 1
         try:
-            await self._router.post(str(item.interaction_id), callback(item, self._settings))
+            with self._tracing.call("delivery") as span:
+                headers = {"X-Request-ID": item.request_id} if item.request_id else {}
+                body = callback(item, self._settings)
+                await self._router.post(str(item.interaction_id), body, headers | span.headers)
             answers = True
         except RouterRefused:
             answers = True
@@ -120,6 +126,7 @@ class Deliveries:
             self._log.info("interaction.lost_lease", "it was cancelled or another instance has it", result="DROPPED")
             return
         self._tell(item, state, reason)
+        self._tracing.note(state, reason)
         self._metrics.events.labels(state).inc()
         self._metrics.whole_way.labels(state).observe(total / 1000)
         self._log.audit(
@@ -155,6 +162,7 @@ class Deliveries:
         seconds = min(seconds, left)
         message = f"the router did not take a reply ({reason}); it is offered again in {seconds:.1f} s"
         self._log.info("delivery.postponed", message, result="RETRY", attempt=deliveries)
+        self._tracing.note("answered", reason)
         await self._leases.persist(lambda: self._interactions.postpone(item, deliveries, seconds))
         asyncio.get_running_loop().call_later(seconds + 0.01, self.due.set)
 

@@ -22,6 +22,7 @@ from services.limits import Limits, Taking, limits_of
 from services.logs import Log
 from services.metrics import Metrics
 from services.tasks import Tasks
+from services.tracing import Tracing, trace_fields
 from services.triggers import COMMAND, Trigger
 from services.worker import Worker
 
@@ -67,6 +68,7 @@ class Intake:
         worker: Worker,
         tasks: Tasks,
         metrics: Metrics,
+        tracing: Tracing,
         log: Log,
         gather_seconds: float,
     ) -> None:
@@ -79,6 +81,7 @@ class Intake:
         self._worker = worker
         self._tasks = tasks
         self._metrics = metrics
+        self._tracing = tracing
         self._untriggered = metrics.events.labels("untriggered")
         self._log = log
         self._hashing = hashing
@@ -100,6 +103,7 @@ class Intake:
                 communities = await self._communities.of(events)
         results: list[Result] = []
         entries: dict[int, Entry] = {}
+        trace = self._tracing.here
         for number, event in enumerate(events):
             community = communities.get(event.entity_id)
             results.append(_NOTHING if community else UnknownEntity(event.entity_id))
@@ -107,7 +111,8 @@ class Intake:
             if community and community.settings.heard and event.message_type == CHAT:
                 self._hear(event, community)
             if community and trigger:
-                item = Interaction(new_id(), community.community_id, event, trigger, received, request_id=request_id)
+                ids = new_id(), community.community_id
+                item = Interaction(*ids, event, trigger, received, request_id=request_id, trace=trace)
                 entries[number] = self._entry(item, community, event.event_id or dedupe_id)
         self._untriggered.inc(results.count(_NOTHING) - len(entries))
         if entries:
@@ -115,7 +120,8 @@ class Intake:
                 free = not entry.suppressed and not entry.gather_seconds
                 entry.leased = free and self._worker.reserve(entry.item)
             urgent = any(entry.leased for entry in entries.values())  # the rest waits for a slot anyway
-            repeats = await self._journal.submit(list(entries.values()), urgent=urgent)
+            with self._tracing.span("journal"):
+                repeats = await self._journal.submit(list(entries.values()), urgent=urgent)
             for (number, entry), repeat in zip(entries.items(), repeats, strict=True):
                 results[number] = self._result(entry, repeat)
         return results
@@ -194,6 +200,7 @@ class Intake:
         for entry, reason in zip(entries, reasons, strict=True):
             if reason and not entry.leased:
                 await self._interactions.hold_back(entry.item.interaction_id, reason, entry.sealed)
+                self._tracing.suppressed(entry.item, reason)
 
     def _begin(self, entry: Entry) -> None:
         item = entry.item
@@ -203,6 +210,8 @@ class Intake:
             self._worker.expect(entry.gather_seconds)
         elif not entry.suppressed:
             self._worker.wake(item.community_id)
+        if entry.suppressed:
+            self._tracing.suppressed(item, entry.suppressed)
         self._metrics.events.labels("suppressed" if entry.suppressed else "triggered").inc()
         self._metrics.triggers.labels(item.trigger.type).inc()
         self._log.audit(
@@ -213,6 +222,8 @@ class Intake:
             interaction=str(item.interaction_id),
             result="SUPPRESSED" if entry.suppressed else "ACCEPTED",
             reason=entry.suppressed,
+            request_id=item.request_id,
+            **trace_fields(item.trace),
         )
 
     def _result(self, entry: Entry, repeat: Repeat | None) -> Result:

@@ -49,6 +49,7 @@ from services.settings import of_environment
 from services.settings_store import SettingsStore
 from services.summaries import Summaries
 from services.tasks import Tasks
+from services.tracing import Tracing
 from services.trial import Trial
 from services.valkey import Valkey
 from services.vault import Vault
@@ -65,6 +66,7 @@ class Sidecast:
         self.settings = settings
         self.log = log
         self.metrics = Metrics()
+        self.tracing = Tracing(settings, log)
         self.trusted_proxies = [ip_network(entry, strict=False) for entry in settings.trusted_proxies]
         self.intake_keys = [signing_key(secret.get_secret_value()) for secret in settings.intake_secret]
         self._tasks = Tasks(log)
@@ -99,7 +101,7 @@ class Sidecast:
         self._retention = Retention(self.interactions, self.communities, self._answers, self.history, settings, log)
 
     def _make_models(self, settings: Settings, log: Log) -> None:
-        self.chains = Chains(settings, self.vault, self.bus, self.metrics, log)
+        self.chains = Chains(settings, self.vault, self.bus, self.metrics, self.tracing, log)
         self.budgets = Budgets(self.ledger, log)
         self.ai = AIService(self.chains, settings, self.ledger, log)
         self.gateway = Gateway(self.ai, self._tasks, log)
@@ -131,7 +133,7 @@ class Sidecast:
     def _make_main_path(self, settings: Settings, log: Log) -> None:
         journal = self.interactions
         self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
-        composer = Composer(settings, self.cache, self._answers, self.ai, self.budgets, log)
+        composer = Composer(settings, self.cache, self._answers, self.ai, self.budgets, self.tracing, log)
         self.trial = Trial(composer)
         deliveries = Deliveries(
             settings,
@@ -143,6 +145,7 @@ class Sidecast:
             self._hashing,
             self.bus,
             self.metrics,
+            self.tracing,
             log,
         )
         self._worker = Worker(
@@ -162,6 +165,7 @@ class Sidecast:
             self.bus,
             self._tasks,
             self.metrics,
+            self.tracing,
             log,
         )
         self.intake = Intake(
@@ -174,12 +178,14 @@ class Sidecast:
             self._worker,
             self._tasks,
             self.metrics,
+            self.tracing,
             log,
             settings.gather_seconds,
         )
 
     async def open(self) -> None:
         """Raises DatabaseUnavailable or MigrationError."""
+        self.tracing.open()
         await self.open_database()
         await self.changes.open(self._tasks)
         await self.chains.open()
@@ -218,7 +224,13 @@ class Sidecast:
         await self._renewing.drain(0.1)
         await self._leases.hand_back()
         parts = (self.changes, self._jwts, self.router, self.chains, self.valkey, self.database)
-        for close in (self.ledger.flush, self.keys.note_used, self.bus.flush, *(part.close for part in parts)):
+        for close in (
+            self.ledger.flush,
+            self.keys.note_used,
+            self.bus.flush,
+            self.tracing.close,
+            *(part.close for part in parts),
+        ):
             try:
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await close()
