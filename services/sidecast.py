@@ -159,7 +159,7 @@ class Sidecast:
             Repeats(self.valkey),
             Commands(self.settings_store, self.privacy, self._hashing),
             composer,
-            Gathering(self.database, settings),
+            Gathering(self.database, settings, self.tracing),
             self.limits,
             deliveries,
             self.bus,

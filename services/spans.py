@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +48,9 @@ EXPORT_SECONDS = 4.0  # for one try of a batch and the next ones; less than a pa
 MAX_ATTRIBUTE = 200
 MAX_TRACESTATE = 512  # what W3C asks to be passed on at least
 LIBRARY_SECONDS = 60.0
+# How long the event loop waits for its turn while spans are made ready by another thread; 5 ms, which Python would have
+# it wait at every step, is as long as a whole reply takes.
+SWITCH_SECONDS = 0.0005
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _W3C = TraceContextTextMapPropagator()
 
@@ -64,6 +68,7 @@ class Recorder:
             "telemetry.sdk.version": sdk_version,
         }
         self._lines = _LibraryLines(log)
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._exporter = _Exporter(settings, log)
         self._provider = TracerProvider(
             ParentBased(TraceIdRatioBased(settings.otel_traces_sampler_arg)),

@@ -269,6 +269,27 @@ async def test_what_another_instance_takes_up_keeps_its_trace(make_service: Make
     assert headers["traceparent"] == f"00-{caller.trace_id}-{named(spans, 'delivery').span_id}-01"
 
 
+async def test_what_another_one_stands_for_ends_in_its_own_trace(make_service: MakeService) -> None:
+    collector, model, callers = StubCollector(), StubOpenAI(), [Caller() for _ in range(3)]
+    async with running(collector.app) as traces, running(model.app) as url:
+        settings = {"ai_provider": "waddleai", "waddleai_base_url": url, "gather_seconds": 0.5}
+        service = await make_service(otel_exporter_otlp_endpoint=traces, **settings)
+        follow = event(message_type="follow", message_content="")
+        bodies = [follow | {"user_id": f"f{number}"} for number in range(len(callers))]
+        acks = [await caller.post(service, body) for caller, body in zip(callers, bodies, strict=True)]
+        for ack in acks:
+            await service.ended(ack["interaction_id"])
+        all_spans = [await collector.of(caller.trace_id, 3) for caller in callers]
+    for spans, ack in zip(all_spans, acks, strict=True):
+        last = next(span for span in reversed(spans) if "sidecast.state" in span.attributes)
+        assert last.attributes["sidecast.interaction_id"] == ack["interaction_id"]
+        assert last.parent_id == named(spans, POST).span_id
+    ends = [
+        span.attributes.get("sidecast.reason") for spans in all_spans for span in spans if span.name == "interaction"
+    ]
+    assert ends.count("gathered") == 2
+
+
 async def test_nothing_that_anyone_said_and_no_key_is_exported(make_service: MakeService) -> None:
     collector, router, caller = StubCollector(), StubRouter((401, {})), Caller()
     model = StubOpenAI(f"answer {CANARY}")
