@@ -11,7 +11,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import Token
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Self
@@ -99,9 +99,17 @@ class Recorder:
             self._lines.close()
 
     def request(self, headers: Iterable[tuple[bytes, bytes]]) -> Span:
-        return self._enter("HTTP", _parent(_given(headers)), SpanKind.SERVER)
+        return _Entered(self._tracer.start_span("HTTP", _parent(_given(headers)), SpanKind.SERVER))
 
     def interaction(self, item: Interaction) -> Span:
+        return _Entered(self._of(item))
+
+    def suppressed(self, item: Interaction, reason: str) -> None:
+        span = self._of(item)
+        _note(span, "suppressed", reason)
+        span.end()
+
+    def _of(self, item: Interaction) -> OTelSpan:
         traceparent, _, tracestate = (item.trace or "").partition(" ")
         attributes: dict[str, str | int] = {
             "sidecast.interaction_id": str(item.interaction_id),
@@ -111,7 +119,7 @@ class Recorder:
             "sidecast.attempt": item.attempts,
         }
         parent = _parent({"traceparent": traceparent, "tracestate": tracestate})
-        return self._enter("interaction", parent, SpanKind.INTERNAL, attributes)
+        return self._tracer.start_span("interaction", parent, attributes=attributes)
 
     def span(self, name: str) -> Span:
         return _Traced(self._tracer.start_span(name))
@@ -119,21 +127,11 @@ class Recorder:
     def call(self, name: str) -> Span:
         return _Traced(self._tracer.start_span(name, kind=SpanKind.CLIENT))
 
-    def _enter(
-        self, name: str, parent: Context, kind: SpanKind, attributes: Mapping[str, str | int] | None = None
-    ) -> Span:
-        return _Entered(self._tracer.start_span(name, parent, kind, attributes))
-
     def here(self) -> str | None:
         return " ".join(_headers_of(get_current_span()).values()) or None
 
     def note(self, state: str, reason: str | None) -> None:
-        span = get_current_span()
-        span.set_attribute("sidecast.state", state)
-        if reason:
-            span.set_attribute("sidecast.reason", reason)
-        if state in {"failed", "undeliverable"}:
-            _fail(span, reason or state)
+        _note(get_current_span(), state, reason)
 
     def attempted(self, attempt: Attempt) -> None:
         now = time.time_ns()
@@ -203,6 +201,14 @@ class _Entered(_Traced):
         if traceparent := self.headers.get("traceparent"):
             bind_contextvars(**trace_fields(traceparent))
         return super().__enter__()
+
+
+def _note(span: OTelSpan, state: str, reason: str | None) -> None:
+    span.set_attribute("sidecast.state", state)
+    if reason:
+        span.set_attribute("sidecast.reason", reason)
+    if state in {"failed", "undeliverable"}:
+        _fail(span, reason or state)
 
 
 def _fail(span: OTelSpan, reason: str) -> None:

@@ -94,8 +94,7 @@ class Tracing:
     def suppressed(self, item: Interaction, reason: str) -> None:
         """An interaction that nobody is to work on."""
         if self._recorder is not None:
-            with self._recorder.interaction(item):
-                self._recorder.note("suppressed", reason)
+            self._recorder.suppressed(item, reason)
 
     def attempted(self, attempt: Attempt) -> None:
         """A call of a provider that has just ended."""

@@ -269,7 +269,8 @@ async def test_what_another_instance_takes_up_keeps_its_trace(make_service: Make
     assert headers["traceparent"] == f"00-{caller.trace_id}-{named(spans, 'delivery').span_id}-01"
 
 
-async def test_what_another_one_stands_for_ends_in_its_own_trace(make_service: MakeService) -> None:
+async def test_what_another_one_stands_for_ends_in_its_own_trace(make_service: MakeService, capsys: Output) -> None:
+    """And the log lines of the one that stands for others go on naming its own."""
     collector, model, callers = StubCollector(), StubOpenAI(), [Caller() for _ in range(3)]
     async with running(collector.app) as traces, running(model.app) as url:
         settings = {"ai_provider": "waddleai", "waddleai_base_url": url, "gather_seconds": 0.5}
@@ -280,14 +281,17 @@ async def test_what_another_one_stands_for_ends_in_its_own_trace(make_service: M
         for ack in acks:
             await service.ended(ack["interaction_id"])
         all_spans = [await collector.of(caller.trace_id, 3) for caller in callers]
-    for spans, ack in zip(all_spans, acks, strict=True):
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    of_log = {line["interaction"]: line["trace_id"] for line in lines if line["action"] == "interaction.delivered"}
+    for caller, spans, ack in zip(callers, all_spans, acks, strict=True):
+        assert of_log.get(ack["interaction_id"], caller.trace_id) == caller.trace_id
         last = next(span for span in reversed(spans) if "sidecast.state" in span.attributes)
         assert last.attributes["sidecast.interaction_id"] == ack["interaction_id"]
         assert last.parent_id == named(spans, POST).span_id
     ends = [
         span.attributes.get("sidecast.reason") for spans in all_spans for span in spans if span.name == "interaction"
     ]
-    assert ends.count("gathered") == 2
+    assert (ends.count("gathered"), len(of_log)) == (2, 1)
 
 
 async def test_nothing_that_anyone_said_and_no_key_is_exported(make_service: MakeService) -> None:
