@@ -104,6 +104,14 @@ def _check_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _check_pairs(secret: SecretStr) -> SecretStr:
+    for number, pair in enumerate(secret.get_secret_value().split(",") if secret else (), 1):
+        name, separator, _ = pair.partition("=")
+        if not name.strip() or not separator:
+            raise ValueError(f"entry {number}: must be name=value")
+    return secret
+
+
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Tokens = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -405,6 +413,20 @@ class Settings(BaseSettings):
     )
     alert_latency_seconds: float = Field(
         15, ge=0.1, le=600, description="Or where half of its calls take longer than so many seconds."
+    )
+
+    # --- traces
+    otel_exporter_otlp_endpoint: Url = Field(
+        "",
+        description="Collector that traces are sent to, OTLP over HTTP, such as `http://localhost:4318`; empty: none "
+        "are made.",
+    )
+    otel_exporter_otlp_headers: Annotated[SecretStr, AfterValidator(_check_pairs)] = Field(
+        SecretStr(""), description="Headers sent to it, comma-separated: `name=value,…`, values as in a URL."
+    )
+    otel_service_name: str = Field("", description="Name of the service in traces; empty: `MODULE_NAME`.")
+    otel_traces_sampler_arg: float = Field(
+        1, ge=0, le=1, description="Share of the traces that are made, where the router has not decided that already."
     )
 
     # --- logs

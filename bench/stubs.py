@@ -3,7 +3,7 @@
 `POST /v1/chat/completions` as OpenAI documents it; `POST /response` takes replies. `GET /seen` gives the ids of the
 replies, in the order they came, with the time of each, its text, and the seconds from the arrival of the model's
 request to its answer, which are a little more than it was told. `GET /asked` gives the number of completions, and the
-last 100 requests for one.
+last 100 requests for one. `POST /v1/traces` takes spans; `GET /traces` gives how often it did.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Stub(asyncio.Protocol):
     seen: list[dict[str, Any]] = []  # noqa: RUF012 - shared by all connections on purpose
     delay = 0.0
     answers = 0
+    traces = 0
     asked: deque[bytes] = deque(maxlen=100)  # noqa: RUF012 - as above
     took: dict[str, float] = {}  # noqa: RUF012 - seconds by the answer's number
 
@@ -60,6 +61,11 @@ class Stub(asyncio.Protocol):
             self._answer(self.seen)
         elif path == b"/asked":
             self._answer({"count": Stub.answers, "last": [json.loads(asked) for asked in self.asked]})
+        elif path == b"/v1/traces":
+            Stub.traces += 1
+            self._answer({})
+        elif path == b"/traces":
+            self._answer({"count": Stub.traces})
         elif path == b"/v1/models":
             self._answer({"object": "list", "data": []})
         else:

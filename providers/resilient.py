@@ -24,6 +24,7 @@ from providers.base import (
     ProviderError,
     ProviderRateLimited,
     ProviderTimeout,
+    Usage,
 )
 from providers.breaker import Breaker
 
@@ -35,7 +36,11 @@ LONGEST_RETRY_AFTER = 5.0
 RETRIES_PER_CALL = 0.2
 RETRIES_PER_SECOND = 10.0
 
+CHAT = "chat"
+EMBEDDINGS = "embeddings"
+
 Result = TypeVar("Result")
+Reply = TypeVar("Reply", ChatReply, Embeddings)
 
 
 class BreakerOpen(ProviderError):
@@ -72,14 +77,14 @@ class RetryBudget:
 class Resilient:
     """Calls of one provider, by a community's `own` address or key, or the service's.
 
-    `on_attempt` hears of each: its result (`ok` or the reason) and seconds it took; `on_retry` of each but the first.
+    `on_attempt` hears of each attempt when it has ended, `on_retry` of each but the first when it begins.
     """
 
     def __init__(
         self,
         provider: Provider,
         breaker: Breaker,
-        on_attempt: Callable[[Resilient, str, float], None],
+        on_attempt: Callable[[Attempt], None],
         on_retry: Callable[[Resilient], None],
         *,
         own: bool = False,
@@ -93,18 +98,18 @@ class Resilient:
 
     async def chat(self, request: ChatRequest, limit: float) -> ChatReply:
         """The reply within `limit` seconds, retries included. Raises ProviderError."""
-        return await self._call(lambda: self.provider.chat(request), limit)
+        return await self._call(lambda: self.provider.chat(request), limit, CHAT, request.model)
 
     async def embed(self, texts: list[str], model: str, limit: float) -> Embeddings:
         """As `chat`. Raises ProviderError."""
-        return await self._call(lambda: self.provider.embed(texts, model), limit)
+        return await self._call(lambda: self.provider.embed(texts, model), limit, EMBEDDINGS, model)
 
     async def stream(self, request: ChatRequest, limit: float) -> AsyncGenerator[Chunk, None]:
         """The reply in pieces, all within `limit` seconds; retried until the first has come. Raises ProviderError."""
         deadline = time.monotonic() + limit
 
-        async def begin() -> tuple[_Attempt, AsyncGenerator[Chunk, None], Chunk]:
-            attempt = self._enter()
+        async def begin() -> tuple[Attempt, AsyncGenerator[Chunk, None], Chunk]:
+            attempt = self._enter(CHAT, request.model)
             with contextlib.ExitStack() as unless_begun:
                 unless_begun.enter_context(attempt)
                 pieces = self.provider.stream(request)
@@ -119,6 +124,7 @@ class Resilient:
             with attempt:
                 following: Chunk | None = piece
                 while following is not None:
+                    attempt.usage = following.usage or attempt.usage
                     yield following
                     following = await self._next(pieces, deadline)
         finally:
@@ -133,10 +139,12 @@ class Resilient:
         except TimeoutError as error:
             raise ProviderTimeout(f"{self.provider.name}: the stream did not end in time") from error
 
-    async def _call(self, call: Callable[[], Awaitable[Result]], limit: float) -> Result:
-        async def attempt() -> Result:
-            with self._enter():
-                return await call()
+    async def _call(self, call: Callable[[], Awaitable[Reply]], limit: float, operation: str, model: str) -> Reply:
+        async def attempt() -> Reply:
+            with self._enter(operation, model) as begun:
+                reply = await call()
+                begun.usage = reply.usage
+                return reply
 
         return await self._retry(attempt, limit)
 
@@ -176,36 +184,48 @@ class Resilient:
             return False
         return self._budget.take()
 
-    def _enter(self) -> _Attempt:
+    def _enter(self, operation: str, model: str) -> Attempt:
         """Raises BreakerOpen."""
         ticket = self.breaker.enter()
         if ticket is None:
             raise BreakerOpen(
                 f"{self.provider.name} failed too often; it is asked again in {self.breaker.seconds_left:.0f} s"
             )
-        return _Attempt(self, ticket)
+        return Attempt(self, ticket, operation, model)
 
-    def note(self, ticket: int, error: BaseException | None, seconds: float) -> None:
+    def note(self, attempt: Attempt, ticket: int, error: BaseException | None) -> None:
         """How an attempt ended."""
         ok = error is None or (error.counts if isinstance(error, ProviderError) else None)
         self.breaker.leave(ticket, ok)
-        result = "ok" if error is None else error.reason if isinstance(error, ProviderError) else "cancelled"
-        self._on_attempt(self, result, seconds)
+        self._on_attempt(attempt)
 
 
-class _Attempt:
-    """One call of a provider, from the breaker's ticket to its end, which `with` hears of."""
+class Attempt:
+    """One call of a provider, from the breaker's ticket to its end, which `with` hears of.
 
-    def __init__(self, owner: Resilient, ticket: int) -> None:
+    What it was for, `chat` or `embeddings`, and of which model; then its `result`, `ok` or the reason, the seconds it
+    took, and the tokens that the provider counted. `own` as `Resilient` has it.
+    """
+
+    def __init__(self, owner: Resilient, ticket: int, operation: str, model: str) -> None:
+        self.provider = owner.provider
+        self.operation = operation
+        self.model = model
+        self.result = ""
+        self.seconds = 0.0
+        self.usage: Usage | None = None
+        self.own = owner.own
         self._owner = owner
         self._ticket = ticket
         self._began = time.monotonic()
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Attempt:
+        return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        self._owner.note(self._ticket, error, time.monotonic() - self._began)
+        self.seconds = time.monotonic() - self._began
+        self.result = "ok" if error is None else error.reason if isinstance(error, ProviderError) else "cancelled"
+        self._owner.note(self, self._ticket, error)
 
 
 def _wait(error: BaseException | None, attempt: int) -> float:

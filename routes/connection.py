@@ -32,6 +32,7 @@ from werkzeug.routing import MapAdapter
 
 from config import MAX_BATCH_BYTES, MAX_COMPLETION_BYTES, MAX_EVENT_BYTES, MAX_FORM_BYTES
 from services.metrics import Metrics
+from services.tracing import NOTHING, Span
 
 BASE = "/api/v1/ai"
 BATCH_PATH = f"{BASE}/interaction/batch"
@@ -121,21 +122,35 @@ class Connection(ASGIHTTPConnection):
         self._id = given if _GIVEN_ID.fullmatch(given) else os.urandom(16).hex().encode()
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        request_id, began = self._id.decode(), time.perf_counter()
+        request_id = self._id.decode()
         self.scope.setdefault("state", {})["request_id"] = request_id  # type: ignore[typeddict-item]
         bind_contextvars(request_id=request_id)
+        with self._span() as span:
+            await self._handle(receive, send, span)
+
+    def _span(self) -> Span:
+        """This request in a trace; what only asks after the service is in none."""
+        if not self.scope["path"].startswith(BASE):
+            return NOTHING
+        span: Span = self.app.extensions["sidecast"].tracing.request(self.scope["headers"])
+        return span
+
+    async def _handle(self, receive: ASGIReceiveCallable, send: ASGISendCallable, span: Span) -> None:
+        began = time.perf_counter()
         request = self._create_request_from_scope(send)
         body: PulledBody = request.body  # type: ignore[assignment]
         body.receive = receive
         response = await self.app.handle_request(request)
-        response.headers.extend({"X-Request-ID": request_id} | self.scope["state"].get("headers", {}))
+        route = request.url_rule.rule if request.url_rule else None  # never the path, of which there are any number
+        span.answer(request.method, route, response.status_code)
+        given = self.scope["state"]
+        response.headers.extend({"X-Request-ID": given["request_id"]} | given.get("headers", {}))
         if isinstance(response.response, DataBody) and len(response.response.data) <= AT_ONCE_BYTES:
             headers = encode_headers(response.headers)
             await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
             await send({"type": "http.response.body", "body": response.response.data, "more_body": False})
         else:
             await self._send_while_heard(receive, send, response)
-        route = request.url_rule.rule if request.url_rule else None  # never the path, of which there are any number
         metrics = cast(App, self.app).metrics
         metrics.note_request(route, request.method, response.status_code, time.perf_counter() - began)
         if not body.complete:

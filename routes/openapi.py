@@ -294,7 +294,8 @@ def _webhooks(schemas: dict[str, Any]) -> dict[str, Any]:
         "operationId": "reply",
         "summary": "A reply, posted to the router at ROUTER_API_URL + ROUTER_RESPONSE_PATH.",
         "description": "Signed by Standard Webhooks where ROUTER_CALLBACK_SECRET is set; `webhook-id` is the "
-        "interaction's id. Offered again until it is taken, refused or too old; redirects are not followed.",
+        "interaction's id, `X-Request-ID` that of the request which brought the event, and `traceparent` its trace, "
+        "where one is made. Offered again until it is taken, refused or too old; redirects are not followed.",
         "requestBody": {"required": True, "content": {_JSON: content}},
         "responses": {
             "2XX": {"description": "Taken."},

@@ -17,12 +17,13 @@ from providers.base import Provider
 from providers.breaker import Breaker, Rule, State
 from providers.catalog import make_provider, with_own
 from providers.outbound import Outbound
-from providers.resilient import Resilient
+from providers.resilient import Attempt, Resilient
 from services.bus import MODEL_REGISTERED, PROVIDER_AWAY, PROVIDER_BACK, Bus
 from services.communities import Community
 from services.logs import Log
 from services.metrics import Metrics
 from services.settings import CommunitySettings, of_environment
+from services.tracing import Tracing
 from services.vault import Unreadable, Vault
 
 MAX_OWN = 500
@@ -48,11 +49,14 @@ def place_of_key(community_id: UUID, settings: CommunitySettings) -> str:
 class Chains:
     """Makes the chains, and opens and closes the providers in them."""
 
-    def __init__(self, settings: Settings, vault: Vault, bus: Bus, metrics: Metrics, log: Log) -> None:
+    def __init__(
+        self, settings: Settings, vault: Vault, bus: Bus, metrics: Metrics, tracing: Tracing, log: Log
+    ) -> None:
         self._settings = settings
         self._vault = vault
         self._bus = bus
         self._metrics = metrics
+        self._tracing = tracing
         self._log = log
         self._rule = Rule(
             settings.breaker_failures,
@@ -208,9 +212,10 @@ class Chains:
         self._metrics.provider_breaker.labels(name).state(State.CLOSED)
         return Breaker(self._rule, lambda state: self._note_breaker(name, state))
 
-    def _note_attempt(self, link: Resilient, result: str, seconds: float) -> None:
-        if not link.own:  # what a community asks with a key of its own says nothing about the service
-            self._metrics.provider[link.provider.name, result].observe(seconds)
+    def _note_attempt(self, attempt: Attempt) -> None:
+        if not attempt.own:  # what a community asks with a key of its own says nothing about the service
+            self._metrics.provider[attempt.provider.name, attempt.result].observe(attempt.seconds)
+        self._tracing.attempted(attempt)
 
     def _note_retry(self, link: Resilient) -> None:
         if not link.own:

@@ -20,6 +20,7 @@ from services.occasions import Occasion, occasion_of
 from services.prompts import Prompt, build_prompt
 from services.replies import Manner, fit, manner_of, reworded
 from services.speech import looks_back
+from services.tracing import Tracing
 from services.triggers import TALK
 
 EXPIRED = "expired"
@@ -59,6 +60,7 @@ class Composer:
         answers: AnswerCache,
         ai: AIService,
         budgets: Budgets,
+        tracing: Tracing,
         log: Log,
     ) -> None:
         self._settings = settings
@@ -66,6 +68,7 @@ class Composer:
         self._cache = cache
         self._ai = ai
         self._budgets = budgets
+        self._tracing = tracing
         self._log = log
 
     async def compose(self, item: Interaction, community: Community, account: Account, making: Making) -> Reply:
@@ -138,12 +141,13 @@ class Composer:
     async def _prompt(self, item: Interaction, community: Community, occasion: Occasion) -> Prompt:
         """With what was said before, by the user and in the channel."""
         settings, event = community.settings, item.event
-        history = await self._cache.history(user_of(item), settings.remembered)
-        heard = []
-        if channel := channel_of(item, community):
-            lines = await self._cache.heard(channel, settings.heard)
-            heard = without(lines, event.user_id, [event.message_content, *(each.said for each in history)])
-        earlier = await self._cache.earlier(user_of(item)) if settings.summarize and history else ""
+        with self._tracing.span("context"):
+            history = await self._cache.history(user_of(item), settings.remembered)
+            heard = []
+            if channel := channel_of(item, community):
+                lines = await self._cache.heard(channel, settings.heard)
+                heard = without(lines, event.user_id, [event.message_content, *(each.said for each in history)])
+            earlier = await self._cache.earlier(user_of(item)) if settings.summarize and history else ""
         return build_prompt(settings, event, occasion, history, heard, earlier)
 
 

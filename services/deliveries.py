@@ -24,6 +24,7 @@ from services.logs import Log
 from services.metrics import Metrics
 from services.numbers import Numbers
 from services.router_service import Router, RouterRefused, RouterUnavailable
+from services.tracing import Tracing
 
 AT_ONCE = 50
 NO_ROOM_SECONDS = 0.5
@@ -48,6 +49,7 @@ class Deliveries:
         bus: Bus,
         metrics: Metrics,
         numbers: Numbers,
+        tracing: Tracing,
         log: Log,
     ) -> None:
         self._settings = settings
@@ -60,6 +62,7 @@ class Deliveries:
         self._bus = bus
         self._metrics = metrics
         self._numbers = numbers
+        self._tracing = tracing
         self._log = log
         self._free = AT_ONCE
         self.due = asyncio.Event()  # set when a postponed reply's time has come
@@ -102,7 +105,10 @@ class Deliveries:
         result, began = "cancelled", time.monotonic()
         self._free -= 1
         try:
-            await self._router.post(str(item.interaction_id), callback(item, self._settings))
+            with self._tracing.call("delivery") as span:
+                headers = {"X-Request-ID": item.request_id} if item.request_id else {}
+                body = callback(item, self._settings)
+                await self._router.post(str(item.interaction_id), body, headers | span.headers)
             answers, result = True, "ok"
         except RouterRefused as error:
             answers, result = True, error.reason
@@ -129,6 +135,7 @@ class Deliveries:
             self._log.info("interaction.lost_lease", "it was cancelled or another instance has it", result="DROPPED")
             return
         self._tell(item, state, reason)
+        self._tracing.note(state, reason)
         self._metrics.note_end(item.trigger.type, state, total / 1000)
         self._numbers.note_end(item.community_id, item.trigger.type, state, total / 1000)
         self._log.audit(
@@ -164,6 +171,7 @@ class Deliveries:
         seconds = min(seconds, left)
         message = f"the router did not take a reply ({reason}); it is offered again in {seconds:.1f} s"
         self._log.info("delivery.postponed", message, result="RETRY", attempt=deliveries)
+        self._tracing.note("answered", reason)
         await self._leases.persist(lambda: self._interactions.postpone(item, deliveries, seconds))
         asyncio.get_running_loop().call_later(seconds + 0.01, self.due.set)
 

@@ -13,6 +13,7 @@ from services.database import Database
 from services.events import CHAT, ChatEvent
 from services.interactions import Interaction
 from services.occasions import MAX_FACT, NAMES, known_of, occasion_of
+from services.tracing import Tracing
 from services.triggers import EVENT, Trigger
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ def gathers(event: ChatEvent, trigger: Trigger) -> bool:
 class Gathering:
     """Finds out what an event stands for. Raises DatabaseUnavailable."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, tracing: Tracing) -> None:
         self._database = database
+        self._tracing = tracing
         self._queries = database.queries
         self._seconds = settings.gather_seconds
         self._reply_ttl = settings.reply_ttl
@@ -59,7 +61,10 @@ class Gathering:
                 held["ids"] = [row["interaction_id"] for row in rows]
                 await self._queries.gather_later(connection, seconds=self._seconds / 2, **held)
                 return None
-            return await self._take(connection, item, rows)
+            led = await self._take(connection, item, rows)
+        if led is not None:
+            self._trace(led, rows)
+        return led
 
     async def _take(self, connection: Connection, item: Interaction, rows: list[Any]) -> Interaction | None:
         events = [ChatEvent.model_validate_json(row["event"]) for row in rows]
@@ -72,6 +77,13 @@ class Gathering:
         if others:
             await self._queries.end_gathered(connection, ids=others)
         return dataclasses.replace(item, event=event, gathered=len(rows))
+
+    def _trace(self, led: Interaction, rows: list[Any]) -> None:
+        """That those it stands for have ended, each in its own trace."""
+        for row in rows:
+            if row["interaction_id"] != led.interaction_id:
+                about = {"interaction_id": row["interaction_id"], "trace": row["trace"]}
+                self._tracing.suppressed(dataclasses.replace(led, **about), "gathered")
 
 
 def merged(event: ChatEvent, events: list[ChatEvent]) -> ChatEvent:

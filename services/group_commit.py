@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from services.tasks import Tasks
@@ -42,7 +43,8 @@ class GroupCommit(Generic[Row, Result]):
             self._urgent.set()
         if not self._running:
             self._running = True
-            self._tasks.spawn(self._flush(), "group commit")
+            # In no caller's context: what it logs and begins is about the rows of many.
+            Context().run(self._tasks.spawn, self._flush(), "group commit")
         return await future
 
     async def _flush(self) -> None:

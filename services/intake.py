@@ -23,6 +23,7 @@ from services.logs import Log
 from services.metrics import Metrics
 from services.numbers import Numbers
 from services.tasks import Tasks
+from services.tracing import Tracing, trace_fields
 from services.triggers import COMMAND, Trigger
 from services.worker import Worker
 
@@ -69,6 +70,7 @@ class Intake:
         tasks: Tasks,
         metrics: Metrics,
         numbers: Numbers,
+        tracing: Tracing,
         log: Log,
         gather_seconds: float,
     ) -> None:
@@ -82,6 +84,7 @@ class Intake:
         self._tasks = tasks
         self._metrics = metrics
         self._numbers = numbers
+        self._tracing = tracing
         self._untriggered = metrics.events["untriggered"]
         self._log = log
         self._hashing = hashing
@@ -103,6 +106,7 @@ class Intake:
                 communities = await self._communities.of(events)
         results: list[Result] = []
         entries: dict[int, Entry] = {}
+        trace = self._tracing.here
         for number, event in enumerate(events):
             community = communities.get(event.entity_id)
             results.append(_NOTHING if community else UnknownEntity(event.entity_id))
@@ -110,7 +114,8 @@ class Intake:
             if community and community.settings.heard and event.message_type == CHAT:
                 self._hear(event, community)
             if community and trigger:
-                item = Interaction(new_id(), community.community_id, event, trigger, received, request_id=request_id)
+                ids = new_id(), community.community_id
+                item = Interaction(*ids, event, trigger, received, request_id=request_id, trace=trace)
                 entries[number] = self._entry(item, community, event.event_id or dedupe_id)
         self._untriggered.inc(results.count(_NOTHING) - len(entries))
         if entries:
@@ -118,7 +123,8 @@ class Intake:
                 free = not entry.suppressed and not entry.gather_seconds
                 entry.leased = free and self._worker.reserve(entry.item)
             urgent = any(entry.leased for entry in entries.values())  # the rest waits for a slot anyway
-            repeats = await self._journal.submit(list(entries.values()), urgent=urgent)
+            with self._tracing.span("journal"):
+                repeats = await self._journal.submit(list(entries.values()), urgent=urgent)
             for (number, entry), repeat in zip(entries.items(), repeats, strict=True):
                 results[number] = self._result(entry, repeat)
         return results
@@ -199,6 +205,7 @@ class Intake:
                 self._metrics.note_end(entry.item.trigger.type, "suppressed", entry.item.age)
                 self._numbers.note_end(entry.item.community_id, entry.item.trigger.type, "suppressed", entry.item.age)
                 await self._interactions.hold_back(entry.item.interaction_id, reason, entry.sealed)
+                self._tracing.suppressed(entry.item, reason)
 
     def _note_suppressed(self, item: Interaction) -> None:
         self._metrics.outcomes[item.trigger.type, "suppressed"].inc()
@@ -214,6 +221,8 @@ class Intake:
             self._worker.expect(entry.gather_seconds)
         elif not entry.suppressed:
             self._worker.wake(item.community_id)
+        if entry.suppressed:
+            self._tracing.suppressed(item, entry.suppressed)
         self._metrics.events["suppressed" if entry.suppressed else "triggered"].inc()
         self._metrics.triggers[item.trigger.type].inc()
         self._log.audit(
@@ -224,6 +233,8 @@ class Intake:
             interaction=str(item.interaction_id),
             result="SUPPRESSED" if entry.suppressed else "ACCEPTED",
             reason=entry.suppressed,
+            request_id=item.request_id,
+            **trace_fields(item.trace),
         )
 
     def _result(self, entry: Entry, repeat: Repeat | None) -> Result:

@@ -63,6 +63,7 @@ class Interaction:
     answered: float = 0.0
     gathered: int | None = None  # how many events it stands for; 0 where that is not known yet
     held_back: asyncio.Future[str | None] | None = None  # the limit that holds it back after all, once it is known
+    trace: str | None = None  # where its spans belong, as `services.tracing` writes it
 
     @property
     def age(self) -> float:
@@ -381,6 +382,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "event_hash": entry.event_hash.hex(),
         "event": None if entry.suppressed else orjson.Fragment(entry.event_json),
         "request_id": item.request_id,
+        "trace": item.trace,
         "state": _first_state(entry),
         "gather_seconds": entry.gather_seconds if entry.gather_seconds and not entry.suppressed else None,
         "reason": entry.suppressed,
@@ -418,6 +420,7 @@ def _claimed(row: Any) -> Interaction:
         attempts=row["attempts"],
         deliveries=row["deliveries"],
         request_id=row["request_id"],
+        trace=row["trace"],
         reply=reply,
         gathered=row["gathered"],
         answered=now - (row["answer_age"] or 0.0),

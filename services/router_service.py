@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -46,8 +47,8 @@ class RouterRefused(DeliveryError):
 class Router(Protocol):
     """Takes replies: one HTTP router, or the development router."""
 
-    async def post(self, interaction_id: str, body: dict[str, Any], /) -> None:
-        """Raises RouterUnavailable or RouterRefused."""
+    async def post(self, interaction_id: str, body: dict[str, Any], headers: Mapping[str, str], /) -> None:
+        """Take a reply, with headers that say what it belongs to. Raises RouterUnavailable or RouterRefused."""
         ...
 
     async def check(self) -> None:
@@ -69,12 +70,12 @@ class HttpRouter:
         self._headers = make_headers({"Authorization": f"Bearer {key}"}.items() if key else ())
         self._session = Session()
 
-    async def post(self, interaction_id: str, body: dict[str, Any]) -> None:
+    async def post(self, interaction_id: str, body: dict[str, Any], headers: Mapping[str, str]) -> None:
         """Raises RouterUnavailable or RouterRefused."""
         content = orjson.dumps(body)
-        headers = self._headers.copy()
-        headers.update({"Content-Type": "application/json"} | self._signature(interaction_id, content))
-        status, retry_after = await self._send(self._url, headers, content, ROUTER_TIMEOUT)
+        sent = self._headers.copy()
+        sent.update({**headers, "Content-Type": "application/json"} | self._signature(interaction_id, content))
+        status, retry_after = await self._send(self._url, sent, content, ROUTER_TIMEOUT)
         if status in _PASSING:
             raise RouterUnavailable(f"router_status_{status}", _seconds(retry_after))
         if not 200 <= status < 300:
@@ -119,7 +120,7 @@ class DevRouter:
     def __init__(self) -> None:
         self.messages: deque[dict[str, Any]] = deque(maxlen=KEPT_MESSAGES)
 
-    async def post(self, _interaction_id: str, body: dict[str, Any]) -> None:
+    async def post(self, _interaction_id: str, body: dict[str, Any], _headers: Mapping[str, str]) -> None:
         self.messages.append(body | {"received_at": datetime.now(UTC).isoformat()})
 
     async def check(self) -> None:

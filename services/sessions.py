@@ -87,7 +87,7 @@ class Sessions:
         """What whoever began a session may do now."""
         if about["digest"]:
             return await self._keys.of_digest(bytes.fromhex(about["digest"]))
-        if about.get("person"):  # not in sessions of the version before
+        if about["person"]:
             return await self._oidc.principal_of(Person(**about["person"]))
         return _read(about["principal"])
 

@@ -59,6 +59,7 @@ from services.settings import of_environment
 from services.settings_store import SettingsStore
 from services.summaries import Summaries
 from services.tasks import Tasks
+from services.tracing import Tracing
 from services.trial import Trial
 from services.valkey import Valkey
 from services.vault import Vault
@@ -75,6 +76,7 @@ class Sidecast:
         self.settings = settings
         self.log = log
         self.metrics = Metrics()
+        self.tracing = Tracing(settings, log)
         self.trusted_proxies = [ip_network(entry, strict=False) for entry in settings.trusted_proxies]
         self.intake_keys = [signing_key(secret.get_secret_value()) for secret in settings.intake_secret]
         self._tasks = Tasks(log)
@@ -116,7 +118,7 @@ class Sidecast:
         self.live = Live(self.valkey)
 
     def _make_models(self, settings: Settings, log: Log) -> None:
-        self.chains = Chains(settings, self.vault, self.bus, self.metrics, log)
+        self.chains = Chains(settings, self.vault, self.bus, self.metrics, self.tracing, log)
         self.alerts = Alerts(settings, self.chains.models, self.bus, self.metrics, log)
         self.ledger.hearers += [ModelMetrics(self.metrics, self.chains.models).note, self.alerts.note]
         self.readings = Readings(self.database, self.valkey, self.interactions, self.ledger, self.metrics)
@@ -153,7 +155,7 @@ class Sidecast:
     def _make_main_path(self, settings: Settings, log: Log) -> None:
         journal = self.interactions
         self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
-        composer = Composer(settings, self.cache, self._answers, self.ai, self.budgets, log)
+        composer = Composer(settings, self.cache, self._answers, self.ai, self.budgets, self.tracing, log)
         self.trial = Trial(composer)
         self.playground = Playground(self.valkey, self.communities)
         deliveries = Deliveries(
@@ -167,6 +169,7 @@ class Sidecast:
             self.bus,
             self.metrics,
             self.numbers,
+            self.tracing,
             log,
         )
         self._worker = Worker(
@@ -180,13 +183,14 @@ class Sidecast:
             Repeats(self.valkey),
             Commands(self.settings_store, self.privacy, self._hashing),
             composer,
-            Gathering(self.database, settings),
+            Gathering(self.database, settings, self.tracing),
             self.playground,
             self.limits,
             deliveries,
             self.bus,
             self._tasks,
             self.metrics,
+            self.tracing,
             log,
         )
         self.intake = Intake(
@@ -200,12 +204,14 @@ class Sidecast:
             self._tasks,
             self.metrics,
             self.numbers,
+            self.tracing,
             log,
             settings.gather_seconds,
         )
 
     async def open(self) -> None:
         """Raises DatabaseUnavailable or MigrationError."""
+        self.tracing.open()
         await self.open_database()
         await self.changes.open(self._tasks)
         await self.chains.open()
@@ -263,7 +269,7 @@ class Sidecast:
             self.valkey,
             self.database,
         )
-        flushes = self.ledger.flush, self.numbers.flush, self.keys.note_used, self.bus.flush
+        flushes = self.ledger.flush, self.numbers.flush, self.keys.note_used, self.bus.flush, self.tracing.close
         for close in (*flushes, *(part.close for part in parts)):
             try:
                 async with asyncio.timeout(CLOSE_SECONDS):

@@ -43,6 +43,7 @@ from services.repeats import Repeats
 from services.replies import fit, manner_of, reworded
 from services.summaries import Summaries
 from services.tasks import Tasks
+from services.tracing import Tracing
 from services.triggers import COMMAND
 
 CLAIM_SECONDS = 1.0
@@ -81,6 +82,7 @@ class Worker:
         bus: Bus,
         tasks: Tasks,
         metrics: Metrics,
+        tracing: Tracing,
         log: Log,
     ) -> None:
         self._settings = settings
@@ -99,6 +101,7 @@ class Worker:
         self._bus = bus
         self._tasks = tasks
         self._metrics = metrics
+        self._tracing = tracing
         self._log = log
         self._hashing = hashing
         self._slots = settings.max_concurrent_requests
@@ -158,7 +161,8 @@ class Worker:
     async def _run(self, item: Interaction, *, with_slot: bool) -> None:
         user = self._hashing.user(item.event.platform, item.event.user_id)
         cut_short = False
-        with bound_contextvars(request_id=item.request_id, interaction=str(item.interaction_id), user=user):
+        about = {"request_id": item.request_id, "interaction": str(item.interaction_id), "user": user}
+        with bound_contextvars(**about), self._tracing.interaction(item) as span:
             try:
                 answered = await self._answer_in_slot(item) if with_slot else item
                 if answered is not None:
@@ -166,6 +170,7 @@ class Worker:
             except DatabaseUnavailable:
                 message = "PostgreSQL went away; it is taken up again when the lease ends"
                 self._log.error("interaction.interrupted", message, result="INTERRUPTED")
+                span.fail("interrupted")
             except asyncio.CancelledError:
                 cut_short = True
                 raise

@@ -11,7 +11,7 @@ from routes.errors import APIError
 from services.issuer import IssuerAway, SignInError
 from services.oidc import BEGUN_SECONDS, Oidc, SignInStale
 
-PLACE = f"{HOME}/oidc"
+PLACE = f"{HOME}oidc"
 COOKIE = "sidecast_oidc"
 
 

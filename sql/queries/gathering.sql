@@ -1,6 +1,6 @@
 -- name: select_gathering(entity_id, message_types)
 -- Events of a channel that may be answered as one, the first first; nobody else answers them meanwhile.
-select interaction_id, event, extract(epoch from now() - received_at)::float8 as age
+select interaction_id, event, trace, extract(epoch from now() - received_at)::float8 as age
 from interactions
 where entity_id = :entity_id and ended_at is null and gathered = 0 and message_type = any(:message_types)
     and state in ('received', 'answering')

@@ -5,7 +5,7 @@
 insert into interactions (
     interaction_id, community_id, entity_id, platform, session_id, user_id, message_type, trigger_type,
     trigger_match, dedupe_key, event_hash, event, request_id, state, reason, sealed, ended_at,
-    lease_owner, lease_until, attempts, fence, gathered
+    lease_owner, lease_until, attempts, fence, gathered, trace
 )
 select interaction_id, community_id, entity_id, platform, session_id, user_id, message_type, trigger_type,
     trigger_match, dedupe_key, decode(event_hash, 'hex'), event, request_id, state, reason,
@@ -15,11 +15,12 @@ select interaction_id, community_id, entity_id, platform, session_id, user_id, m
     case when state = 'answering' then now() + make_interval(secs => coalesce(gather_seconds, :lease_seconds)) end,
     case when state = 'answering' and gather_seconds is null then 1 else 0 end,
     case when state = 'answering' then 1 else 0 end,
-    case when gather_seconds is not null then 0 end
+    case when gather_seconds is not null then 0 end,
+    trace
 from json_to_recordset(:entries) as e (
     interaction_id uuid, community_id uuid, entity_id text, platform text, session_id text, user_id text,
     message_type text, trigger_type text, trigger_match text, dedupe_key text, event_hash text, event json,
-    request_id text, state text, reason text, sealed text, gather_seconds float8
+    request_id text, state text, reason text, sealed text, gather_seconds float8, trace text
 )
 on conflict (entity_id, dedupe_key) do nothing;
 
@@ -94,7 +95,7 @@ set state = 'answering', attempts = i.attempts + 1, fence = i.fence + 1, lease_o
 from next
 where i.interaction_id = next.interaction_id
 returning i.interaction_id, i.community_id, i.event, i.trigger_type, i.trigger_match, i.state, i.attempts, i.fence,
-    i.deliveries, i.reply, i.fallback, i.reason, i.request_id, i.gathered,
+    i.deliveries, i.reply, i.fallback, i.reason, i.request_id, i.gathered, i.trace,
     extract(epoch from now() - i.received_at)::float8 as age,
     extract(epoch from now() - i.answered_at)::float8 as answer_age;
 
@@ -124,7 +125,7 @@ set state = case when i.state = 'answered' then 'answered' else 'received' end,
 from next
 where i.interaction_id = next.interaction_id
 returning i.interaction_id, i.community_id, i.event, i.trigger_type, i.trigger_match, i.state, i.attempts, i.fence,
-    i.deliveries, i.reply, i.fallback, i.reason, i.request_id, i.gathered,
+    i.deliveries, i.reply, i.fallback, i.reason, i.request_id, i.gathered, i.trace,
     extract(epoch from now() - i.received_at)::float8 as age,
     extract(epoch from now() - i.answered_at)::float8 as answer_age;
 

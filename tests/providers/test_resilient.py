@@ -25,7 +25,7 @@ from providers.base import (
     Usage,
 )
 from providers.breaker import Breaker, Rule, State
-from providers.resilient import BreakerOpen, Resilient, RetryBudget
+from providers.resilient import Attempt, BreakerOpen, Resilient, RetryBudget
 
 REQUEST = ChatRequest([{"role": "user", "content": "hi"}], "m")
 REPLY = ChatReply([{"message": {"content": "hello"}}], "m", Usage())
@@ -64,8 +64,8 @@ class Scripted:
 def around(provider: Scripted, failures: int = 5) -> tuple[Resilient, Counter[str]]:
     results: Counter[str] = Counter()
 
-    def note(_link: Resilient, result: str, _seconds: float) -> None:
-        results[result] += 1
+    def note(attempt: Attempt) -> None:
+        results[attempt.result] += 1
 
     def note_retry(_link: Resilient) -> None:
         results["retries"] += 1

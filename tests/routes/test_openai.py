@@ -230,7 +230,7 @@ async def test_the_call_ends_when_the_client_goes_away(make_service: MakeService
     service = await make_service()
     link = service.sidecast.chains.default[0].link
     results: list[str] = []
-    link._on_attempt = lambda _provider, result, _seconds: results.append(result)
+    link._on_attempt = lambda attempt: results.append(attempt.result)
     async with client_of(service) as client:
         stream = await client.chat.completions.create(
             model="auto", messages=[{"role": "user", "content": "Count to 900."}], max_tokens=1500, stream=True
@@ -256,7 +256,7 @@ async def test_the_call_ends_when_the_client_goes_away_before_the_first_word(
     async with running(stub.app) as url:
         service = await make_service(ai_provider="waddleai", waddleai_base_url=url)
         results: list[str] = []
-        service.sidecast.chains.default[0].link._on_attempt = lambda _provider, result, _seconds: results.append(result)
+        service.sidecast.chains.default[0].link._on_attempt = lambda attempt: results.append(attempt.result)
         async with client_of(service, timeout=0.3) as client:
             with pytest.raises(openai.APITimeoutError):
                 await client.chat.completions.create(model="auto", messages=HELLO, stream=stream)

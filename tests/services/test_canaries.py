@@ -115,6 +115,8 @@ def environment(canaries: dict[str, str], url: str, database_url: str, log_folde
     values: dict[str, Any] = {name: canaries[name] for name in SECRETS}
     values |= {name: "whsec_" + base64.b64encode(canaries[name].encode()).decode() for name in SIGNING}
     values["valid_api_keys"] += f",{KEY}"
+    values["otel_exporter_otlp_headers"] = f"X-API-Key={canaries['otel_exporter_otlp_headers']}"
+    values["otel_exporter_otlp_endpoint"] = url
     values["database_url"] = f"{database_url}&password={quote(canaries['database'], safe='')}"
     addresses = ("waddleai_base_url", "openai_base_url", "anthropic_base_url", "custom_base_url", "embedded_model_url")
     values |= {name: f"{url}/v1" if name.startswith(("openai", "custom")) else url for name in addresses}

@@ -47,7 +47,7 @@ async def test_a_nonsensical_retry_after_is_bounded(value: str) -> None:
     async with running(router.app) as url:
         client = HttpRouter(load_settings(router_api_url=url))
         with pytest.raises(RouterUnavailable) as error:
-            await client.post("1", {})
+            await client.post("1", {}, {})
         await client.close()
     assert 0 <= error.value.retry_after <= 30
 
@@ -63,7 +63,7 @@ async def test_other_refusals_are_final_and_redirects_not_followed(make_service:
 async def test_a_router_that_is_away_is_unavailable() -> None:
     client = HttpRouter(load_settings(router_api_url=f"http://127.0.0.1:{free_port()}"))
     with pytest.raises(RouterUnavailable, match="router_unreachable"):
-        await client.post("1", {})
+        await client.post("1", {}, {})
     await client.close()
 
 
