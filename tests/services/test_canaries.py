@@ -120,6 +120,7 @@ def environment(canaries: dict[str, str], url: str, database_url: str, log_folde
     values["database_url"] = f"{database_url}&password={quote(canaries['database'], safe='')}"
     addresses = ("waddleai_base_url", "openai_base_url", "anthropic_base_url", "custom_base_url", "embedded_model_url")
     values |= {name: f"{url}/v1" if name.startswith(("openai", "custom")) else url for name in addresses}
+    values |= {"oidc_issuer": url, "oidc_client_id": "sidecast", "oidc_admins": "ann"}
     values |= {"ai_provider": "waddleai", "ai_fallbacks": CHAIN, "community_url_http": True}
     values |= {"breaker_failures": 1000, "breaker_window_calls": 100_000, "community_url_allow": "127.0.0.1"}
     return values | {"log_level": "DEBUG", "log_dir": str(log_folder)}
