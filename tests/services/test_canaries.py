@@ -33,7 +33,8 @@ from tests.stubs.server import running
 ADMIN = {"X-API-Key": KEY}
 SECRETS = [name for name, about in Settings.model_fields.items() if "SecretStr" in str(about.annotation)]
 SIGNING = ("router_callback_secret", "intake_secret")
-SENT = {*SECRETS, "community"} - {"secret_key", "secret_key_previous", "valid_api_keys", *SIGNING}
+# A client's secret is sent to a provider that somebody signs in at: tests/routes/test_oidc.py.
+SENT = {*SECRETS, "community"} - {"secret_key", "secret_key_previous", "valid_api_keys", "oidc_client_secret", *SIGNING}
 CHAIN = "openai/m,anthropic/m,openrouter/m,huggingface/m,custom/m,embedded/m"
 WRONG = [("Authorization", "Bearer "), ("Authorization", "Basic "), ("X-API-Key", ""), ("X-Service-Key", "")]
 READ = ("/", "/metrics", "/health", "/health/ready", "/dev/router/messages", f"{API}/status", f"{API}/audit")
