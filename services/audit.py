@@ -64,9 +64,13 @@ class Audit:
 
     async def entries(self, community_id: UUID | None, before: int, rows: int) -> list[Entry]:
         """Up to `rows` changes older than number `before`, the newest first, of one community or of all."""
-        page = {"community_id": community_id, "before": before, "rows": rows}
+        page = {"before": before, "rows": rows}
         async with self._database.connection() as connection:
-            found = [dict(row) async for row in self._queries.select_audit(connection, **page)]
+            if community_id is None:
+                entries = self._queries.select_audit(connection, **page)
+            else:
+                entries = self._queries.select_audit_of(connection, community_id=community_id, **page)
+            found = [dict(row) async for row in entries]
         return [Entry(**row | {"details": orjson.loads(row["details"])}) for row in found]
 
     async def verify(self) -> int:

@@ -149,11 +149,11 @@ class Communities:
         async with self._database.connection() as connection:
             return [Listed(**dict(row)) async for row in self._database.queries.select_communities(connection, **page)]
 
-    async def search(self, begins: str, rows: int) -> list[tuple[UUID, str]]:
-        """Up to `rows` ids and names by the beginning of the name or of a channel. Raises DatabaseUnavailable."""
+    async def search(self, begins: str, rows: int) -> list[Listed]:
+        """Up to `rows` communities by the beginning of the name or of a channel. Raises DatabaseUnavailable."""
         async with self._database.connection() as connection:
             found = self._database.queries.search_communities(connection, begins=begins, rows=rows)
-            return [(row["community_id"], row["name"]) async for row in found]
+            return [Listed(**dict(row)) async for row in found]
 
     async def make(self, name: str, entities: list[str], actor: str, community_id: UUID | None = None) -> Listed:
         """A new community with these channels, by an id that is given or a new one. Raises DatabaseUnavailable."""

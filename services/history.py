@@ -95,14 +95,18 @@ class History:
             "before_id": before_id,
             "since": wanted.since,
             "platform": wanted.platform,
-            "user_id": wanted.user_id,
             "entity_id": wanted.entity_id,
             "state": wanted.state,
             "trigger_type": wanted.trigger_type,
             "rows": rows,
         }
+        queries = self._database.queries
         async with self._database.connection() as connection:
-            found = [dict(row) async for row in self._database.queries.select_history(connection, **about)]
+            if wanted.user_id is None:
+                selected = queries.select_history(connection, **about)
+            else:
+                selected = queries.select_history_of_user(connection, user_id=wanted.user_id, **about)
+            found = [dict(row) async for row in selected]
         following = _cursor(found[-1]) if len(found) == rows else None
         return [await self._told(row, community) for row in found], following
 

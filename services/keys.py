@@ -145,11 +145,14 @@ class Keys:
             await change.tell(TOLD)
         return key, text
 
-    async def of(self, community_id: UUID | None) -> list[Key]:
-        """The keys of a community, or all, the newest first. Raises DatabaseUnavailable."""
+    async def of(self, community_id: UUID | None, before: UUID | None = None, rows: int | None = None) -> list[Key]:
+        """Keys of a community, or of all, the newest first; of a page, those older than `before`.
+
+        Raises DatabaseUnavailable.
+        """
+        page = {"community_id": community_id, "before": before, "rows": rows}
         async with self._database.connection() as connection:
-            rows = self._queries.select_keys(connection, community_id=community_id)
-            return [Key(**dict(row)) async for row in rows]
+            return [Key(**dict(row)) async for row in self._queries.select_keys(connection, **page)]
 
     async def revoke(self, key_id: UUID, community_id: UUID | None, seconds: float, actor: str) -> Key | None:
         """End a key, now or after some seconds; None where there is none, or not in this community.

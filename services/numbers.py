@@ -26,6 +26,7 @@ REPLIES = "replies"
 CALLS = "calls"
 FLUSH_SECONDS = 2.0
 HOUR = 3600
+DAY = 24 * HOUR
 MOST_KEPT = 50_000
 # Buckets of time: each ends a quarter above the one before, from a millisecond on.
 RATIO = 1.25
@@ -139,10 +140,14 @@ class Numbers:
 
     async def since(self, community_id: UUID, since: float, seconds: int) -> list[Step]:
         """What happened since a moment (seconds since 1970), in steps of so many. Raises DatabaseUnavailable."""
-        about = {"community_id": community_id, "since": datetime.fromtimestamp(since, UTC), "seconds": seconds}
-        steps: dict[int, Step] = {}
+        about: dict[str, Any] = {"community_id": community_id, "since": datetime.fromtimestamp(since, UTC)}
+        queries, steps = self._database.queries, dict[int, Step]()
         async with self._database.connection() as connection:
-            async for row in self._database.queries.select_numbers(connection, **about):
+            if seconds == DAY:
+                rows = queries.select_numbers_by_day(connection, **about)
+            else:
+                rows = queries.select_numbers(connection, seconds=seconds, **about)
+            async for row in rows:
                 step = steps.setdefault(row["step"], Step(row["step"]))
                 step.add(row["what"], row["name"], row["bucket"], row)
         first = int(since) // seconds * seconds

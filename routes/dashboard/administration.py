@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -25,7 +26,7 @@ OVERLAPS = (0, 3600, 86_400)
 async def get_keys(community_id: str) -> str:
     who = await visitor(COMMUNITY)
     community = await community_or_all(who, community_id)
-    return await page("keys.html", who, community, keys=await sidecast().keys.of(_whose(community)), now=_now())
+    return await page("keys.html", who, community, **await _keys(community))
 
 
 @blueprint.post("/communities/<community_id>/keys")
@@ -44,8 +45,7 @@ async def post_key(community_id: str) -> Response:
         raise APIError(400, "INVALID_REQUEST", "The role is admin or service.")
     until = _now() + timedelta(days=int(days)) if days else None
     _, text = await sidecast().keys.issue(role, _whose(community), label, until, who.principal.name)
-    keys = await sidecast().keys.of(_whose(community))
-    return Response(await page("key_rows.html", who, community, keys=keys, text=text, now=_now()))
+    return Response(await page("key_rows.html", who, community, text=text, **await _keys(community)))
 
 
 @blueprint.post("/communities/<community_id>/keys/<key_id>/revoke")
@@ -61,8 +61,7 @@ async def post_revoke(community_id: str, key_id: str) -> str:
         key = None
     if key is None:
         raise APIError(404, "NOT_FOUND", "There is no such key.")
-    keys = await sidecast().keys.of(_whose(community))
-    return await page("key_rows.html", who, community, keys=keys, now=_now())
+    return await page("key_rows.html", who, community, **await _keys(community))
 
 
 @blueprint.get("/communities/<community_id>/audit")
@@ -93,6 +92,16 @@ async def get_health() -> str:
 async def get_nothing(_rest: str) -> str:
     await visitor(COMMUNITY)
     raise APIError(404, "NOT_FOUND", "There is no such page.")
+
+
+async def _keys(community: Community) -> dict[str, Any]:
+    """A page of keys, from the one that is asked for on."""
+    before = None
+    with contextlib.suppress(ValueError):
+        before = UUID(request.args.get("before", ""))
+    keys = await sidecast().keys.of(_whose(community), before, PAGE_ROWS)
+    following = keys[-1].key_id if len(keys) == PAGE_ROWS else None
+    return {"keys": keys, "before": before, "following": following, "now": _now()}
 
 
 def _whose(community: Community) -> UUID | None:

@@ -39,8 +39,7 @@ async def get_communities() -> Response | str:
         return await go(f"/dashboard/communities/{who.principal.community_id}")
     begins, services = request.args.get("begins", "").strip()[:MAX_NAME].replace("\0", ""), sidecast()
     if begins:
-        found = await services.communities.search(begins, PAGE_ROWS)
-        rows = [row for community_id, _ in found for row in await services.communities.page(community_id, DEFAULTS, 1)]
+        rows = await services.communities.search(begins, PAGE_ROWS)
     else:
         rows = await services.communities.page(None, _after(request.args.get("after", "")), PAGE_ROWS)
     following = rows[-1].community_id if len(rows) == PAGE_ROWS and not begins else None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hmac
+import secrets
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -40,6 +43,9 @@ _SAFE = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
+# A page is compressed from this size on; a higher level takes longer than the bytes it spares are worth.
+PACKED_BYTES = 1_000
+PACKED_LEVEL = 4
 _LOCAL = {"127.0.0.1", "::1", "localhost"}
 _FILES = "dashboard_files"
 
@@ -59,7 +65,8 @@ class Visitor:
 
     @property
     def csrf(self) -> str:
-        return self.session.csrf if self.session else ""
+        """What its forms hand back: other signs each time it is asked for."""
+        return masked(self.session.csrf) if self.session else ""
 
 
 class SignInNeeded(Exception):
@@ -101,8 +108,28 @@ async def _check_form(session: Session) -> None:
     """Raises APIError 403 for what another site's page has sent."""
     check_origin()
     token = headers().get("x-csrf-token") or (await form()).get("csrf", [""])[0]
-    if not hmac.compare_digest(token.encode(), session.csrf.encode()):
+    if not hmac.compare_digest(unmasked(token), session.csrf.encode()):
         raise APIError(403, "FORBIDDEN", "This form is too old. Load the page again.")
+
+
+def masked(token: str) -> str:
+    """A token in other signs each time, so that how well a page compresses tells nothing of it (BREACH)."""
+    text = token.encode()
+    pad = secrets.token_bytes(len(text))
+    return base64.urlsafe_b64encode(pad + _xor(pad, text)).decode().rstrip("=")
+
+
+def unmasked(given: str) -> bytes:
+    """The token again; of what is none, something else."""
+    try:
+        both = base64.urlsafe_b64decode(given.encode() + b"=" * (-len(given) % 4))
+    except ValueError:
+        return b""
+    return _xor(both[: len(both) // 2], both[len(both) // 2 :])
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=False))
 
 
 def check_origin() -> None:
@@ -190,6 +217,20 @@ def may_carry_cookies() -> bool:
 async def _secure(response: Response) -> Response:
     response.headers.extend(_SAFE)
     response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+@blueprint.after_request
+async def _pack(response: Response) -> Response:
+    """Compress a page, unless another site sent the browser here, which might learn by its size what is in it."""
+    given = headers()
+    large = response.mimetype == "text/html" and (response.content_length or 0) > PACKED_BYTES
+    led_here = given.get("sec-fetch-site", "none") not in {"none", "same-origin"}
+    if large and not led_here and "gzip" in given.get("accept-encoding", ""):
+        response.set_data(gzip.compress(await response.get_data(as_text=False), PACKED_LEVEL, mtime=0))
+        response.headers["Content-Encoding"] = "gzip"
+    if response.mimetype == "text/html":
+        response.headers["Vary"] = "Accept-Encoding, Sec-Fetch-Site"
     return response
 
 

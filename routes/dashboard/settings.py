@@ -113,7 +113,8 @@ async def post_settings(community_id: str) -> Response:
             problems = [("", "Someone else has changed the settings since you loaded them. Load the page again.")]
         except BadSettings as bad:
             problems = bad.problems
-    about = await _section(section, community, view, dict(problems), given)
+    inherited = await sidecast().settings_store.inherited(community.community_id)
+    about = _section(section, community, view, inherited, dict(problems), given)
     saved = view.version if changes and not problems else None
     moment = (await sidecast().instances.moment()).isoformat() if saved else ""
     return Response(
@@ -195,14 +196,19 @@ def _known(view: View | None) -> View:
 
 
 async def _about(community: Community, view: View) -> dict[str, Any]:
-    sections = [await _section(name, community, view, {}, {}) for name, _, _ in SECTIONS]
+    inherited = await sidecast().settings_store.inherited(community.community_id)
+    sections = [_section(name, community, view, inherited, {}, {}) for name, _, _ in SECTIONS]
     return {"sections": sections, "version": view.version, "saved": None, "moment": ""}
 
 
-async def _section(
-    name: str, community: Community, view: View, problems: dict[str, str], given: dict[str, str]
+def _section(
+    name: str,
+    community: Community,
+    view: View,
+    inherited: CommunitySettings,
+    problems: dict[str, str],
+    given: dict[str, str],
 ) -> dict[str, Any]:
-    inherited = await sidecast().settings_store.inherited(community.community_id)
     by_field = {field.partition(".")[0]: _readable(problem) for field, problem in problems.items()}
     shown = [
         _field(each, view, inherited, by_field.pop(each, ""), given if problems else {})

@@ -11,12 +11,20 @@ select number, hash from audit order by number desc limit 1;
 insert into audit (number, at, actor, action, community_id, details, hash)
 values (:number, :at, :actor, :action, :community_id, :details, :hash);
 
--- name: select_audit(community_id, before, rows)
--- What was changed, the newest first, of one community or of all, a page at a time.
+-- name: select_audit(before, rows)
+-- What was changed, the newest first, a page at a time.
 select number, at, actor, action, community_id, details
 from audit
-where number < :before and (:community_id::uuid is null or community_id = :community_id)
+where number < :before
 order by number desc
+limit :rows;
+
+-- name: select_audit_of(community_id, before, rows)
+-- As above, of one community.
+select number, at, actor, action, community_id, details
+from audit
+where (community_id, number) < (:community_id::uuid, :before::bigint) and community_id >= :community_id
+order by community_id desc, number desc -- as one index alone has it
 limit :rows;
 
 -- name: select_chain(after, rows)

@@ -15,7 +15,9 @@ where c.community_id = :community_id;
 select c.community_id, c.name, c.created_at,
     array(select e.entity_id from entities e where e.community_id = c.community_id order by e.entity_id) as entities
 from communities c
-where c.community_id > :after and (:community_id::uuid is null or c.community_id = :community_id)
+where c.community_id > :after
+    and c.community_id between coalesce(:community_id::uuid, '00000000-0000-0000-0000-000000000000')
+        and coalesce(:community_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff') -- as bounds of the index
 order by c.community_id
 limit :rows;
 

@@ -42,26 +42,56 @@ limit :rows;
 select own from settings_versions where community_id = :community_id and version = :version;
 
 -- name: add_numbers(rows)!
--- Count what happened. Callers sort by key, so that two instances cannot wait for each other.
-insert into numbers (community_id, hour, what, name, bucket, count, prompt_tokens, completion_tokens, cost)
-select n.*
-from json_to_recordset(:rows) as n (
-    community_id uuid, hour timestamptz, what text, name text, bucket smallint, count bigint, prompt_tokens bigint,
-    completion_tokens bigint, cost float8
+-- Count what happened, by the hour and by the day (UTC). Callers sort by key, so that two instances cannot wait for
+-- each other.
+with new as (
+    select *
+    from json_to_recordset(:rows) as n (
+        community_id uuid, hour timestamptz, what text, name text, bucket smallint, count bigint, prompt_tokens bigint,
+        completion_tokens bigint, cost float8
+    )
+),
+of_days as (
+    insert into numbers_by_day (
+        community_id, day, what, name, bucket, count, prompt_tokens, completion_tokens, cost
+    )
+    select community_id, date_trunc('day', hour, 'UTC') as day, what, name, bucket, sum(count), sum(prompt_tokens),
+        sum(completion_tokens), sum(cost)
+    from new
+    group by community_id, day, what, name, bucket
+    order by community_id, day, what, name, bucket
+    on conflict (community_id, day, what, name, bucket) do update
+    set count = numbers_by_day.count + excluded.count,
+        prompt_tokens = numbers_by_day.prompt_tokens + excluded.prompt_tokens,
+        completion_tokens = numbers_by_day.completion_tokens + excluded.completion_tokens,
+        cost = numbers_by_day.cost + excluded.cost
 )
+insert into numbers (community_id, hour, what, name, bucket, count, prompt_tokens, completion_tokens, cost)
+select community_id, hour, what, name, bucket, count, prompt_tokens, completion_tokens, cost
+from new
 on conflict (community_id, hour, what, name, bucket) do update
 set count = numbers.count + excluded.count, prompt_tokens = numbers.prompt_tokens + excluded.prompt_tokens,
     completion_tokens = numbers.completion_tokens + excluded.completion_tokens, cost = numbers.cost + excluded.cost;
 
 -- name: select_numbers(community_id, since, seconds)
 -- What happened since a moment, in steps of so many seconds.
-select extract(epoch from date_bin(make_interval(secs => :seconds), hour, 'epoch'))::bigint as step, what, name, bucket,
-    sum(count)::bigint as count, sum(prompt_tokens)::bigint as prompt_tokens,
-    sum(completion_tokens)::bigint as completion_tokens, sum(cost) as cost
-from numbers
-where community_id = :community_id and hour >= :since
-group by step, what, name, bucket
+select extract(epoch from step)::bigint as step, what, name, bucket, count, prompt_tokens, completion_tokens, cost
+from (
+    select date_bin(make_interval(secs => :seconds), hour, 'epoch') as step, what, name, bucket,
+        sum(count)::bigint as count, sum(prompt_tokens)::bigint as prompt_tokens,
+        sum(completion_tokens)::bigint as completion_tokens, sum(cost) as cost
+    from numbers
+    where community_id = :community_id and hour >= :since
+    group by 1, what, name, bucket
+) as steps
 order by step;
+
+-- name: select_numbers_by_day(community_id, since)
+-- What happened by the day (UTC), from that of a moment on.
+select extract(epoch from day)::bigint as step, what, name, bucket, count, prompt_tokens, completion_tokens, cost
+from numbers_by_day
+where community_id = :community_id and day >= date_trunc('day', :since::timestamptz, 'UTC')
+order by day;
 
 -- name: delete_numbers(days, rows)$
 -- Trim what happened long ago, a batch at a time.
@@ -77,6 +107,9 @@ gone as (
     using old o
     where (n.community_id, n.hour, n.what, n.name, n.bucket) = (o.community_id, o.hour, o.what, o.name, o.bucket)
     returning 1
+),
+days_gone as (
+    delete from numbers_by_day where day < now() - make_interval(days => :days)
 )
 select count(*) from gone;
 
@@ -100,22 +133,28 @@ where (community_id, called_at) >= (:community_id::uuid, :since::timestamptz) --
 order by community_id, called_at, call_id;
 
 -- name: search_communities(begins, rows)
--- Communities by the beginning of their name or of a channel.
-(
-    select c.community_id, c.name
-    from communities c
-    where lower(c.name) ~>=~ lower(:begins) and lower(c.name) ~<~ (lower(:begins) || chr(1114111))
-    order by lower(c.name) using ~<~
+-- Communities by the beginning of their name or of a channel, with the channels of each.
+with found as (
+    (
+        select c.community_id, c.name, c.created_at
+        from communities c
+        where lower(c.name) ~>=~ lower(:begins) and lower(c.name) ~<~ (lower(:begins) || chr(1114111))
+        order by lower(c.name) using ~<~
+        limit :rows
+    )
+    union
+    (
+        select c.community_id, c.name, c.created_at
+        from entities e
+        join communities c using (community_id)
+        where e.entity_id >= :begins and e.entity_id < :begins || chr(1114111)
+        order by e.entity_id
+        limit :rows
+    )
+    order by name
     limit :rows
 )
-union
-(
-    select c.community_id, c.name
-    from entities e
-    join communities c using (community_id)
-    where e.entity_id >= :begins and e.entity_id < :begins || chr(1114111)
-    order by e.entity_id
-    limit :rows
-)
-order by name
-limit :rows;
+select f.community_id, f.name, f.created_at,
+    array(select e.entity_id from entities e where e.community_id = f.community_id order by e.entity_id) as entities
+from found f
+order by f.name;

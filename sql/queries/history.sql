@@ -1,4 +1,4 @@
--- name: select_history(community_id, before, before_id, since, platform, user_id, entity_id, state, trigger_type, rows)
+-- name: select_history(community_id, before, before_id, since, platform, entity_id, state, trigger_type, rows)
 -- What became of a community's interactions, those that ended last first: of the journal, and older ones.
 (
     select interaction_id, community_id, entity_id, platform, user_id, message_type, state, trigger_type, trigger_match,
@@ -7,13 +7,13 @@
     from interactions
     where (community_id, ended_at) <= (:community_id::uuid, coalesce(:before::timestamptz, 'infinity'))
         and (community_id, ended_at) >= (:community_id, coalesce(:since::timestamptz, '-infinity'))
-        and community_id >= :community_id and ended_at is not null
+        and community_id >= :community_id and ended_at is not null and state <> ''
         and (ended_at, interaction_id) < (coalesce(:before, 'infinity'), :before_id::uuid)
-        and (:platform::text is null or platform = :platform)
-        and (:user_id::text is null or user_id = :user_id)
+        -- What is no bound of the scan is looked at in the index, before any row is.
+        and state collate "C" between coalesce(:state::text, '') and coalesce(:state, chr(1114111))
+        and trigger_type collate "C" between coalesce(:trigger_type::text, '') and coalesce(:trigger_type, chr(1114111))
+        and platform collate "C" between coalesce(:platform::text, '') and coalesce(:platform, chr(1114111))
         and (:entity_id::text is null or entity_id = :entity_id)
-        and (:state::text is null or state = :state)
-        and (:trigger_type::text is null or trigger_type = :trigger_type)
     order by community_id desc, ended_at desc, interaction_id desc -- as one index alone has it
     limit :rows
 )
@@ -34,13 +34,60 @@ union all
     where m.archived and m.state is not null and m.community_id = :community_id
         and (m.at, m.interaction_id) < (coalesce(:before, 'infinity'), :before_id)
         and m.at >= coalesce(:since, '-infinity')
-        and (:platform is null or c.platform = :platform)
-        and (:user_id is null or c.user_id = :user_id)
+        and m.state collate "C" between coalesce(:state, '') and coalesce(:state, chr(1114111))
+        and m.trigger_type collate "C" between coalesce(:trigger_type, '') and coalesce(:trigger_type, chr(1114111))
+        and m.platform collate "C" between coalesce(:platform, '') and coalesce(:platform, chr(1114111))
         and (:entity_id is null or c.entity_id = :entity_id)
-        and (:state is null or m.state = :state)
-        and (:trigger_type is null or m.trigger_type = :trigger_type)
     order by m.at desc, m.interaction_id desc
     limit :rows
+)
+order by ended_at desc, interaction_id desc
+limit :rows;
+
+-- name: select_history_of_user(community_id, before, before_id, since, platform, user_id, entity_id, state, trigger_type, rows)
+-- As above of one person, whose interactions are few beside their community's.
+(
+    select interaction_id, community_id, entity_id, platform, user_id, message_type, state, trigger_type, trigger_match,
+        reason, provider, model, prompt_tokens, completion_tokens, attempts, fallback, timings, event, reply,
+        received_at, ended_at, sealed, null::text as sealed_message, null::text as sealed_reply
+    from interactions
+    where ended_at is not null and user_id <> '' and user_id = :user_id
+        and community_id is not distinct from :community_id -- which no index has, but that of users the rest
+        and (ended_at, interaction_id) < (coalesce(:before::timestamptz, 'infinity'), :before_id::uuid)
+        and ended_at >= coalesce(:since::timestamptz, '-infinity')
+        and (:platform::text is null or platform = :platform)
+        and (:entity_id::text is null or entity_id = :entity_id)
+        and (:state::text is null or state = :state)
+        and (:trigger_type::text is null or trigger_type = :trigger_type)
+    order by ended_at desc, interaction_id desc
+    limit :rows
+)
+union all
+(
+    select m.interaction_id, m.community_id, m.entity_id, m.platform, m.user_id, m.message_type,
+        m.state, m.trigger_type, m.trigger_match, m.reason, m.provider, m.model, m.prompt_tokens,
+        m.completion_tokens, coalesce(m.attempts, 0), coalesce(m.fallback, false), coalesce(m.timings, '{}'), null, null,
+        coalesce(u.at, m.at), m.at, null, u.sealed, case m.role when 'assistant' then m.sealed end
+    from (
+        select answered.*, c.entity_id, c.user_id
+        from conversations c
+        join messages answered on answered.conversation_id = c.conversation_id
+        where c.user_id = :user_id and c.community_id = :community_id and answered.archived and answered.state is not null
+            and (answered.at, answered.interaction_id) < (coalesce(:before, 'infinity'), :before_id)
+            and answered.at >= coalesce(:since, '-infinity')
+            and (:platform is null or c.platform = :platform)
+            and (:entity_id is null or c.entity_id = :entity_id)
+            and (:state is null or answered.state = :state)
+            and (:trigger_type is null or answered.trigger_type = :trigger_type)
+        order by answered.at desc, answered.interaction_id desc
+        limit :rows
+    ) m
+    left join lateral (
+        select said.at, said.sealed
+        from messages said
+        where said.interaction_id = m.interaction_id and said.role = 'user'
+        limit 1
+    ) u on true
 )
 order by ended_at desc, interaction_id desc
 limit :rows;
@@ -72,13 +119,14 @@ talks as (
 said as (
     insert into messages (
         interaction_id, role, conversation_id, community_id, at, message_type, trigger_type, trigger_match, state,
-        reason, fallback, provider, model, prompt_tokens, completion_tokens, attempts, timings, archived, sealed
+        reason, fallback, provider, model, prompt_tokens, completion_tokens, attempts, timings, archived, sealed,
+        platform
     )
     select r.interaction_id, x.role, t.conversation_id, :community_id,
         case x.role when 'user' then r.received_at else r.ended_at end, r.message_type, r.trigger_type, r.trigger_match,
         case x.role when 'assistant' then r.state end, r.reason, r.fallback, r.provider, r.model, r.prompt_tokens,
         r.completion_tokens, r.attempts, r.timings,
-        true, case x.role when 'user' then r.sealed_message else r.sealed_reply end
+        true, case x.role when 'user' then r.sealed_message else r.sealed_reply end, r.platform
     from r
     join talks t using (user_id, platform, entity_id)
     cross join (values ('user'), ('assistant')) as x (role)

@@ -273,7 +273,7 @@ gone as (
 kept as (
     update messages m
     set archived = true, state = g.state, reason = g.reason, attempts = g.attempts, timings = g.timings,
-        at = g.ended_at
+        at = g.ended_at, platform = g.platform
     from gone g
     where m.interaction_id = g.interaction_id and m.role = 'assistant'
 ),
@@ -297,10 +297,10 @@ talks as (
 said as (
     insert into messages (
         interaction_id, role, conversation_id, community_id, at, message_type, trigger_type, trigger_match, state,
-        reason, attempts, timings, archived
+        reason, attempts, timings, archived, platform
     )
     select u.interaction_id, 'user', t.conversation_id, u.community_id, u.ended_at, u.message_type, u.trigger_type,
-        u.trigger_match, u.state, u.reason, u.attempts, u.timings, true
+        u.trigger_match, u.state, u.reason, u.attempts, u.timings, true, u.platform
     from unanswered u
     join talks t using (community_id, user_id, platform, entity_id)
     on conflict (interaction_id, role) do nothing

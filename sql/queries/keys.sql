@@ -4,12 +4,14 @@ select key_id, digest, prefix, role, community_id, extract(epoch from expires_at
 from keys
 where revoked_at is null and (expires_at is null or expires_at > now());
 
--- name: select_keys(community_id)
--- All keys of a community, or of all with none, the newest first.
+-- name: select_keys(community_id, before, rows)
+-- Keys of a community, or of all with none, the newest first (ids sort by time): all, or a page that follows an id.
 select key_id, prefix, role, community_id, label, created_by, created_at, expires_at, revoked_at, last_used_at
 from keys
-where :community_id::uuid is null or community_id = :community_id
-order by created_at desc, key_id;
+where (:community_id::uuid is null or community_id = :community_id)
+    and key_id < coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+order by key_id desc
+limit :rows::int;
 
 -- name: insert_key(key_id, digest, prefix, role, community_id, label, created_by, expires_at)^
 -- A new key.

@@ -142,6 +142,17 @@ async def test_it_outlives_the_journal_and_ends_in_its_own_time(make_service: Ma
     ]
     pages = [(await history(service, mine, limit=4)), (await history(service, mine, user_id="u1", trigger="greeting"))]
     assert [len(page["interactions"]) for page in pages] == [4, 1]
+    narrowed: list[tuple[dict[str, Any], int]] = [
+        ({"platform": "twitch"}, 6),
+        ({"platform": "kick"}, 0),
+        ({"trigger": "greeting"}, 3),
+        ({"state": "delivered"}, 6),
+        ({"state": "expired"}, 0),
+        ({"user_id": "u2"}, 2),
+        ({"user_id": "u2", "platform": "kick"}, 0),
+    ]
+    for query, count in narrowed:
+        assert len((await history(service, mine, **query))["interactions"]) == count, query
     again = await history(service, mine, cursor=pages[0]["next"])
     assert [row["interaction_id"] for row in pages[0]["interactions"] + again["interactions"]] == [
         row["interaction_id"] for row in before
