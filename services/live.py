@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -14,12 +14,9 @@ from services.valkey import Valkey, ValkeyAway
 
 LOOK_SECONDS = 0.5
 QUIET_SECONDS = 15.0  # after which who watches looks for itself
+WATCH_SECONDS = 300.0
 MOST_WATCHING = 200
 MOST_AT_ONCE = 500
-
-
-class TooMany(Exception):
-    """So many watch already."""
 
 
 class Live:
@@ -33,21 +30,20 @@ class Live:
     def open(self, tasks: Tasks) -> None:
         tasks.repeat(self._look, self._pause, "see what happens")
 
-    @contextlib.contextmanager
-    def _watched(self, community_id: UUID) -> Any:
-        if len(self._watching) >= MOST_WATCHING:
-            raise TooMany
-        news = asyncio.Event()
-        self._watching[news] = community_id
-        try:
-            yield news
-        finally:
-            del self._watching[news]
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody more may watch here."""
+        return len(self._watching) >= MOST_WATCHING
 
     async def watch(self, community_id: UUID) -> AsyncIterator[bool]:
-        """True whenever something happened in a community, False after 15 s without news. Raises TooMany."""
-        with self._watched(community_id) as news:
-            while True:
+        """True whenever something happened in a community, False after 15 s without news; ends after five minutes.
+
+        Who goes on watching asks again, and is asked again who they are.
+        """
+        news, until = asyncio.Event(), time.monotonic() + WATCH_SECONDS
+        self._watching[news] = community_id
+        try:
+            while time.monotonic() < until:
                 try:
                     async with asyncio.timeout(QUIET_SECONDS):
                         await news.wait()
@@ -56,6 +52,8 @@ class Live:
                 else:
                     news.clear()
                     yield True
+        finally:
+            del self._watching[news]
 
     async def _look(self) -> None:
         if not self._watching:

@@ -60,6 +60,8 @@ async def get_happenings(community_id: str) -> Response:
     """Server-sent events: `changed` whenever something happened in the community."""
     who = await visitor(COMMUNITY)
     community = await community_of(who, community_id)
+    if sidecast().live.is_full:
+        raise APIError(503, "SERVICE_UNAVAILABLE", "So many watch already; load the page again for news.")
     watching = sidecast().live.watch(community.community_id)
 
     async def tell() -> AsyncIterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import json
 import re
 import socket
 import time
@@ -18,7 +19,7 @@ from redis.asyncio import Redis
 
 from routes.dashboard.room import COOKIE, POLICY
 from services.settings import CommunitySettings
-from tests.conftest import KEY, MakeService, Service, event
+from tests.conftest import KEY, SHARED_DATA, MakeService, Service, event
 from tests.routes.test_config import community, put
 from tests.stubs.openai import StubOpenAI
 from tests.stubs.server import running
@@ -651,3 +652,31 @@ async def test_whatever_is_said_is_shown_as_text(talk: tuple[Service, StubOpenAI
     plain = await look("plain words")
     for vector in VECTORS:
         assert await look(vector) - plain == set(), vector
+
+
+async def test_no_text_that_was_made_to_mislead_is_more_than_text(talk: tuple[Service, StubOpenAI]) -> None:
+    """The sample of such texts, as names, messages and what a model says."""
+    path = SHARED_DATA / "injection_sample.jsonl"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not here")
+    service, stub = talk
+    channel = str(event()["entity_id"])
+    mine = await community(service, channel)
+    root, browser = f"/dashboard/communities/{mine}", await admin(service)
+    await put(service, community_id=mine, store_content=True, custom_triggers=["zz"])
+
+    async def look(text: str) -> set[tuple[str, str]]:
+        stub.answer, elements = text or "x", _Elements()
+        name = re.sub(r"[\0\ud800-\udfff]", "", text)[:200] or "x"
+        reply = await service.answered(entity_id=channel, message_content=f"zz {text}"[:10_000], username=name)
+        elements.feed((await browser.get(f"{root}/activity/{reply['interaction_id']}"))[1])
+        elements.feed(
+            (await browser.send(f"{root}/playground/try", platform="twitch", message=f"zz {text}"[:10_000]))[1]
+        )
+        return elements.found
+
+    allowed = await look("plain words")
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    assert len(texts) > 100
+    for number, text in enumerate(texts):
+        assert await look(text) - allowed == set(), number
