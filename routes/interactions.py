@@ -21,7 +21,7 @@ from routes.openapi import describe
 from routes.shapes.answers import Ack, BatchResults, Cancelled, Interaction
 from routes.shapes.requests import BatchBody, EventHeaders, SignedHeaders
 from services.communities import UnknownEntity
-from services.events import ChatEvent, Name
+from services.events import PLAYGROUND, ChatEvent, Name, is_playground
 from services.intake import Closed, Conflict, Receipt, Result
 from services.interactions import Outcome
 from services.keys import COMMUNITY, SERVICE
@@ -62,7 +62,7 @@ async def post_interaction() -> dict[str, Any]:
     """Take one event; answered when it is journaled, or found to trigger nothing."""
     began = time.perf_counter()
     await require(SERVICE, counted=False)
-    event = await read_signed(ChatEvent)
+    event = _a_router_may_post(await read_signed(ChatEvent))
     services = sidecast()
     [result] = await _accept([event], _dedupe_id())
     if isinstance(result, Exception):
@@ -81,7 +81,9 @@ async def post_batch() -> dict[str, Any]:
     results: dict[int, dict[str, Any]] = {}
     for index, posted in enumerate(batch.events):
         try:
-            events[index] = ChatEvent.model_validate(posted)
+            events[index] = _a_router_may_post(ChatEvent.model_validate(posted))
+        except APIError as refused:
+            results[index] = {"index": index, "success": False, "error": refused.as_dict()}
         except ValidationError as error:
             refusal = APIError(400, "INVALID_REQUEST", "The event has invalid fields.", details(error))
             results[index] = {"index": index, "success": False, "error": refusal.as_dict()}
@@ -145,6 +147,15 @@ def _dedupe_id() -> str | None:
                 raise APIError(400, "INVALID_REQUEST", "The request has invalid headers.", problem)
             return value
     return None
+
+
+def _a_router_may_post(event: ChatEvent) -> ChatEvent:
+    """The event, unless its channel is a playground. Raises APIError 400."""
+    if is_playground(event):
+        problem = f"must not begin with {PLAYGROUND}, as channels of the dashboard do"
+        details = [{"field": "entity_id", "problem": problem}]
+        raise APIError(400, "INVALID_REQUEST", "The event has invalid fields.", details)
+    return event
 
 
 def _refusal(error: Exception) -> APIError:

@@ -7,7 +7,7 @@ import ipaddress
 import time
 from collections import OrderedDict
 
-from services.jwts import Jwts, ends_at
+from services.jwts import TOKEN, Jwts, ends_at
 from services.keys import Keys, Principal
 
 MOST_FAILURES = 100
@@ -52,9 +52,9 @@ class Access:
         return principal
 
     @staticmethod
-    def ends_at(credential: str) -> float | None:
+    def ends_at(credential: str, principal: Principal) -> float | None:
         """When a token that was found valid ends, in seconds since 1970; None for a key."""
-        return ends_at(credential) if credential.count(".") == 2 else None
+        return ends_at(credential) if principal.name.startswith(TOKEN) else None
 
     def _blocked(self, address: str) -> float:
         """Seconds for which an address is not listened to."""

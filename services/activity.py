@@ -14,6 +14,7 @@ from services.interactions import Interactions, Outcome
 
 # A row of the ledger is written within a second or so of its interaction's end.
 LATE = timedelta(minutes=5)
+MOST_OPEN = 500
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Activity:
         self._history = history
 
     async def under_way(self, community: Community, wanted: Wanted, rows: int) -> list[dict[str, Any]]:
-        """Up to `rows` interactions that have not ended, the newest first."""
-        about = {"community_id": community.community_id, "rows": rows}
+        """Up to `rows` interactions that have not ended, the newest first, of the newest `MOST_OPEN`."""
+        about = {"community_id": community.community_id, "rows": MOST_OPEN}
         async with self._database.connection() as connection:
             found = [dict(row) async for row in self._database.queries.select_open(connection, **about)]
-        return [await self._interactions.told(row) for row in found if _is_wanted(row, wanted)]
+        return [await self._interactions.told(row) for row in found if _is_wanted(row, wanted)][:rows]
 
     async def ended(self, community: Community, wanted: Wanted, rows: int) -> tuple[list[dict[str, Any]], str | None]:
         """As `History.page`. Raises BadCursor."""

@@ -32,6 +32,7 @@ TABLES = (
     "instances",
     "settings_versions",
     "numbers",
+    "numbers_by_day",
 )
 HEAD_LINES = 50
 _NEWER_SETTING = b"SET transaction_timeout = 0;\n"

@@ -128,7 +128,7 @@ class Composer:
             kept = Kept(said, answer.provider, answer.model, answer.prompt_tokens, answer.completion_tokens)
             said = kept.to(item.event.name)
             first = answer.passed_over is None and answer.provider == chain[0].link.provider.name
-            if first and fit(said, manner):
+            if first and account.interaction_id is not None and fit(said, manner):
                 self._answers.keep(question, kept, community)
         text = fit(said, manner)
         by = answer.provider, answer.model, answer.prompt_tokens, answer.completion_tokens

@@ -50,7 +50,7 @@ class Instances:
         self._started = datetime.now(UTC)
 
     def open(self, tasks: Tasks) -> None:
-        tasks.repeat(self._sign, self._pause, "give a sign of life")
+        tasks.repeat(self.sign, self._pause, "give a sign of life")
 
     async def alive(self) -> list[Instance]:
         """Those that gave a sign of life in the last 10 s. Raises DatabaseUnavailable."""
@@ -64,7 +64,8 @@ class Instances:
             moment: datetime = await self._database.queries.select_moment(connection)
             return moment
 
-    async def _sign(self) -> None:
+    async def sign(self) -> None:
+        """Give a sign of life."""
         about = {"instance_id": self._instance_id, "name": self._name, "version": self._version}
         about |= {"started_at": self._started, "heard_at": self._changes.heard_at}
         try:

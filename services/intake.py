@@ -188,8 +188,11 @@ class Intake:
         if entry.leased:
             self._worker.release(entry.item.community_id)
         entry.suppressed = reason
-        self._tasks.spawn(self._interactions.hold_back(entry.item.interaction_id, reason, entry.sealed), "hold back")
+        self._tasks.spawn(self._hold_back(entry, reason), "hold back")
         return False
+
+    async def _hold_back(self, entry: Entry, reason: str) -> None:
+        await self._interactions.hold_back(entry.item.interaction_id, reason, entry.sealed)
 
     async def _take_for_all(self, entries: list[Entry]) -> None:
         """As all instances count; a worker hears of it from `held_back`, what waits for one is held back here."""
@@ -202,10 +205,11 @@ class Intake:
                     entry.item.held_back.set_result(reason)
         for entry, reason in zip(entries, reasons, strict=True):
             if reason and not entry.leased:
-                self._metrics.note_end(entry.item.trigger.type, "suppressed", entry.item.age)
-                self._numbers.note_end(entry.item.community_id, entry.item.trigger.type, "suppressed", entry.item.age)
-                await self._interactions.hold_back(entry.item.interaction_id, reason, entry.sealed)
-                self._tracing.suppressed(entry.item, reason)
+                item = entry.item
+                if await self._interactions.hold_back(item.interaction_id, reason, entry.sealed):
+                    self._metrics.note_end(item.trigger.type, "suppressed", item.age)
+                    self._numbers.note_end(item.community_id, item.trigger.type, "suppressed", item.age)
+                    self._tracing.suppressed(item, reason)
 
     def _note_suppressed(self, item: Interaction) -> None:
         self._metrics.outcomes[item.trigger.type, "suppressed"].inc()

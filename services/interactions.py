@@ -317,11 +317,11 @@ class Interactions:
                 await self._queries.erase_message(connection, **about)
         return cancelled
 
-    async def hold_back(self, interaction_id: UUID, reason: str, sealed: str | None) -> None:
-        """Suppress what is not to be answered after all, whoever has taken it up meanwhile."""
+    async def hold_back(self, interaction_id: UUID, reason: str, sealed: str | None) -> bool:
+        """Suppress what is not to be answered after all, whoever has taken it up; whether it was not sent yet."""
         row = {"interaction_id": interaction_id, "reason": reason, "sealed": sealed}
         async with self._database.connection() as connection:
-            await self._queries.hold_back_interaction(connection, **row)
+            return bool(await self._queries.hold_back_interaction(connection, **row))
 
     async def redrive(self, community_id: UUID | None) -> int:
         """Offer undeliverable replies once more, of one community or of all; how many."""

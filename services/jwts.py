@@ -27,6 +27,7 @@ LEEWAY_SECONDS = 10
 FRESH_SECONDS = 600.0
 AGAIN_SECONDS = 10.0
 MAX_SUBJECT = 100
+TOKEN = "jwt:"  # noqa: S105 - how the name of such a caller begins
 _SHARED = "HS256"
 _BY_KEY_SET = ("RS256", "ES256")
 
@@ -122,4 +123,4 @@ def _principal(claims: dict[str, Any]) -> Principal | None:
     if role not in ROLES or (role == COMMUNITY) != bool(community):
         return None
     subject = str(claims["sub"])[:MAX_SUBJECT]
-    return Principal(role, f"jwt:{subject}", UUID(community) if community else None)
+    return Principal(role, f"{TOKEN}{subject}", UUID(community) if community else None)

@@ -16,6 +16,7 @@ LOOK_SECONDS = 0.5
 QUIET_SECONDS = 15.0  # after which who watches looks for itself
 WATCH_SECONDS = 300.0
 MOST_WATCHING = 200
+MOST_OF_ONE = 50
 MOST_AT_ONCE = 500
 
 
@@ -30,18 +31,19 @@ class Live:
     def open(self, tasks: Tasks) -> None:
         tasks.repeat(self._look, self._pause, "see what happens")
 
-    @property
-    def is_full(self) -> bool:
-        """Whether nobody more may watch here."""
-        return len(self._watching) >= MOST_WATCHING
+    def is_full(self, community_id: UUID) -> bool:
+        """Whether nobody more may watch a community here."""
+        own = sum(1 for watched in self._watching.values() if watched == community_id)
+        return len(self._watching) >= MOST_WATCHING or own >= MOST_OF_ONE
 
     async def watch(self, community_id: UUID) -> AsyncIterator[bool]:
-        """True whenever something happened in a community, False after 15 s without news; ends after five minutes.
-
-        Who goes on watching asks again, and is asked again who they are.
+        """Yields at once, whenever something happened in a community, and after 15 s without news: what is not told
+        on the stream, or while Valkey is away, is seen then. True for news. Ends after five minutes: who goes on
+        watching asks again, and is asked again who they are.
         """
         news, until = asyncio.Event(), time.monotonic() + WATCH_SECONDS
         self._watching[news] = community_id
+        news.set()
         try:
             while time.monotonic() < until:
                 try:
@@ -69,11 +71,10 @@ class Live:
             )
         except ValkeyAway:
             return
-        began = not self._last
         self._last = entries[-1][0] if entries else self._last or "0"
         told = {fields.get("community_id") for _, fields in entries}
         for news, community_id in self._watching.items():
-            if began or str(community_id) in told:
+            if str(community_id) in told:
                 news.set()
 
     async def _pause(self) -> None:

@@ -24,10 +24,12 @@ from services.tasks import Tasks
 
 REPLIES = "replies"
 CALLS = "calls"
+DELIVERED = "delivered"
 FLUSH_SECONDS = 2.0
 HOUR = 3600
 DAY = 24 * HOUR
 MOST_KEPT = 50_000
+MOST_MODELS = 50
 # Buckets of time: each ends a quarter above the one before, from a millisecond on.
 RATIO = 1.25
 FIRST_SECONDS = 0.001
@@ -65,7 +67,7 @@ class Step:
         count = row["count"]
         if what == REPLIES:
             self.replies[first, last] = self.replies.get((first, last), 0) + count
-            if last == "delivered":
+            if last == DELIVERED:
                 self._times[bucket] = self._times.get(bucket, 0) + count
             return
         self.calls[first, last] = self.calls.get((first, last), 0) + count
@@ -95,6 +97,7 @@ class Numbers:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._counted: dict[_Key, _Count] = {}
+        self._models: dict[UUID, set[str]] = {}
 
     def open(self, tasks: Tasks) -> None:
         tasks.repeat(self.flush, self._pause, "write down numbers")
@@ -102,7 +105,7 @@ class Numbers:
     def note_end(self, community_id: UUID, trigger: str, state: str, seconds: float) -> None:
         """An interaction ended."""
         for whose in (community_id, DEFAULTS):
-            self._at(whose, REPLIES, f"{trigger} {state}", seconds).count += 1
+            self._at(whose, REPLIES, f"{trigger} {state}", seconds if state == DELIVERED else 0.0).count += 1
 
     def note_call(self, row: dict[str, Any]) -> None:
         """A call of a model ended, or was spared: as a row of the ledger."""
@@ -110,12 +113,21 @@ class Numbers:
             return
         result = CACHED if row["kind"] == CACHED else row["result"]
         for whose in {row["community_id"] or DEFAULTS, DEFAULTS}:
-            name = f"{row['provider']}/{row['model']} {result}"
-            counted = self._at(whose, CALLS, name, row["latency_ms"] / 1000)
+            counted = self._at(whose, CALLS, f"{self._model(whose, row)} {result}", 0.0)
             counted.count += 1
             counted.prompt_tokens += row["prompt_tokens"] or 0
             counted.completion_tokens += row["completion_tokens"] or 0
             counted.cost += row["cost"] or 0.0
+
+    def _model(self, whose: UUID, row: dict[str, Any]) -> str:
+        """A model's name; a server may tell any number of them."""
+        if len(self._models) > MOST_KEPT:
+            self._models.clear()
+        known, name = self._models.setdefault(whose, set()), f"{row['provider']}/{row['model']}"
+        if name not in known and len(known) >= MOST_MODELS:
+            return f"{row['provider']}/other"
+        known.add(name)
+        return name
 
     def _at(self, whose: UUID, what: str, name: str, seconds: float) -> _Count:
         key = whose, int(time.time()) // HOUR, what, name, _bucket(seconds)
@@ -129,18 +141,27 @@ class Numbers:
         counted, self._counted = self._counted, {}
         if not counted:
             return
+        written = False
         try:
             async with self._database.connection() as connection:
                 await self._database.queries.add_numbers(connection, rows=orjson.dumps(_rows(counted), str).decode())
+            written = True
         except DatabaseUnavailable:
-            if len(counted) + len(self._counted) <= MOST_KEPT:
-                for key, more in self._counted.items():
-                    _add(counted.setdefault(key, _Count()), more)
-                self._counted = counted
+            pass  # which others say
+        finally:
+            if not written:
+                self._keep(counted)
+
+    def _keep(self, counted: dict[_Key, _Count]) -> None:
+        if len(counted) + len(self._counted) <= MOST_KEPT:
+            for key, more in self._counted.items():
+                _add(counted.setdefault(key, _Count()), more)
+            self._counted = counted
 
     async def since(self, community_id: UUID, since: float, seconds: int) -> list[Step]:
         """What happened since a moment (seconds since 1970), in steps of so many. Raises DatabaseUnavailable."""
-        about: dict[str, Any] = {"community_id": community_id, "since": datetime.fromtimestamp(since, UTC)}
+        first = int(since) // seconds * seconds
+        about: dict[str, Any] = {"community_id": community_id, "since": datetime.fromtimestamp(first, UTC)}
         queries, steps = self._database.queries, dict[int, Step]()
         async with self._database.connection() as connection:
             if seconds == DAY:
@@ -150,7 +171,6 @@ class Numbers:
             async for row in rows:
                 step = steps.setdefault(row["step"], Step(row["step"]))
                 step.add(row["what"], row["name"], row["bucket"], row)
-        first = int(since) // seconds * seconds
         return [steps.get(at, Step(at)) for at in range(first, int(time.time()) + 1, seconds)]
 
     async def trim(self, days: int, rows: int) -> int:

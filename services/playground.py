@@ -1,4 +1,4 @@
-"""A channel of each community's own to try it out in: real events, answered as any, and told to nobody else.
+"""A channel of each community's own to try it out in: real events, answered as any, and told to no router.
 
 How each reply was made is kept for half an hour, with its texts.
 """
@@ -43,11 +43,11 @@ class Playground:
         self._communities = communities
         self._kept = ShortLived(valkey, "made")
 
-    async def enter(self, community_id: UUID) -> str:
+    async def enter(self, community_id: UUID, actor: str) -> str:
         """The channel of a community's playground, which is its own from now on. Raises DatabaseUnavailable."""
         channel = f"{PLAYGROUND}{community_id}"
         if await self._communities.id_of(channel) != community_id:
-            await self._communities.change(community_id, None, [channel], "playground")
+            await self._communities.change(community_id, None, [channel], actor)
         return channel
 
     async def keep(self, item: Interaction, reply: Reply, making: Making, settings: CommunitySettings) -> None:

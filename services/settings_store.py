@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 KEY = "api_key"
 MOST_VERSIONS = 100
 MAX_KEY = 500
-# Of one community alone: an admin's go into the environment.
 # What makes the chain of those who answer, which is checked when any of it changes.
 _CHAIN = {
     "provider",
@@ -39,6 +38,7 @@ _CHAIN = {
     "budget_cost",
     "budget_small_model",
 }
+# Of one community alone: an admin's go into the environment.
 _NOT_FOR_ALL = (KEY, "base_url", "quiet_until")
 
 

@@ -250,6 +250,7 @@ class Sidecast:
     async def drain(self) -> None:
         """Stop accepting, give what runs `DRAIN_TIMEOUT` to end, hand the rest back to the journal."""
         self.intake.closed = True
+        await self.instances.sign()
         await self._tasks.drain(self.settings.drain_timeout)
         handed_back = await self._leases.hand_back()
         self.log.system("service.drained", f"{handed_back} interactions were handed back", result="SUCCESS")

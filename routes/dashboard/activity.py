@@ -60,14 +60,14 @@ async def get_happenings(community_id: str) -> Response:
     """Server-sent events: `changed` whenever something happened in the community."""
     who = await visitor(COMMUNITY)
     community = await community_of(who, community_id)
-    if sidecast().live.is_full:
+    if sidecast().live.is_full(community.community_id):
         raise APIError(503, "SERVICE_UNAVAILABLE", "So many watch already; load the page again for news.")
     watching = sidecast().live.watch(community.community_id)
 
     async def tell() -> AsyncIterator[bytes]:
         yield b"retry: 3000\n\n"
         async for news in watching:
-            yield b"event: changed\ndata: now\n\n" if news else b": still here\n\n"
+            yield b"event: changed\ndata: " + (b"news" if news else b"perhaps") + b"\n\n"
 
     response = Response(tell(), headers=_STREAM)
     response.timeout = None

@@ -13,6 +13,7 @@ from routes.context import sidecast
 from routes.dashboard.room import blueprint, community_or_all, fields, page, visitor
 from routes.errors import APIError
 from services.communities import Community
+from services.database import DatabaseUnavailable
 from services.keys import ADMIN, COMMUNITY, SERVICE
 from services.settings import DEFAULTS
 
@@ -81,9 +82,10 @@ async def get_health() -> str:
     """Each dependency, each breaker, each instance, and what waits."""
     who = await visitor(ADMIN)
     services = sidecast()
-    health, alive = await services.health.check(), await services.instances.alive()
-    about: dict[str, Any] = {"health": health, "alive": alive, "alerts": services.alerts.active()}
-    about |= {"waiting": await services.interactions.waiting(), "pool": services.database.pool_use}
+    about: dict[str, Any] = {"health": await services.health.check(), "alerts": services.alerts.active()}
+    about |= {"alive": [], "waiting": None, "pool": services.database.pool_use}
+    with contextlib.suppress(DatabaseUnavailable):  # which the page says
+        about |= {"alive": await services.instances.alive(), "waiting": await services.interactions.waiting()}
     name = "health.html" if "piece" not in request.args else "health_piece.html"
     return await page(name, who, **about)
 

@@ -52,7 +52,7 @@ async def post_playground(community_id: str) -> Response:
     who = await visitor(COMMUNITY)
     community = await community_of(who, community_id)
     services = sidecast()
-    event = _event(await fields(), await services.playground.enter(community.community_id))
+    event = _event(await fields(), await services.playground.enter(community.community_id, who.principal.name))
     community = await community_of(who, community_id)
     try:
         [receipt] = await services.intake.accept_all([event], None, request_id())

@@ -16,7 +16,7 @@ from quart.blueprints import BlueprintSetupState
 from werkzeug.exceptions import HTTPException
 
 from routes.body import read_raw
-from routes.context import headers, identify, is_by_proxy, not_found, presented_key, sidecast
+from routes.context import count, headers, identify, is_by_proxy, not_found, presented_key, sidecast
 from routes.dashboard.files import FOLDER, Files, read_files
 from routes.dashboard.words import FILTERS
 from routes.errors import RENDERERS, APIError, as_api_error
@@ -101,6 +101,8 @@ async def visitor(*roles: str) -> Visitor:
         found = Visitor(session.principal, session)
     if not found.principal.may(*roles):
         raise APIError(403, "FORBIDDEN", "Your key may not do this.")
+    if request.method not in {"GET", "HEAD"}:  # what asks a model, or changes something
+        count(found.principal, request.scope)
     return found
 
 

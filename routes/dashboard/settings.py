@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -114,11 +115,14 @@ async def post_settings(community_id: str) -> Response:
         except BadSettings as bad:
             problems = bad.problems
     inherited = await sidecast().settings_store.inherited(community.community_id)
-    about = _section(section, community, view, inherited, dict(problems), given)
+    about: dict[str, Any] = {"section": _section(section, community, view, inherited, dict(problems), given)}
     saved = view.version if changes and not problems else None
+    # What was not saved is still of the version that was seen; what was, is so for the other sections too.
+    about["version"] = view.version if saved else given.get("version", "")
+    about["others"] = [name for name, _, _ in SECTIONS if name != section] if saved else []
     moment = (await sidecast().instances.moment()).isoformat() if saved else ""
     return Response(
-        await page("section.html", who, community, section=about, version=view.version, saved=saved, moment=moment),
+        await page("section.html", who, community, saved=saved, moment=moment, **about),
         200 if not problems else 422,
     )
 
@@ -136,7 +140,7 @@ async def post_check(community_id: str) -> str:
     if not problems:
         problems = await sidecast().settings_store.problems(community.community_id, changes)
     found = [problem for field, problem in problems if field.partition(".")[0] in {name, ""}]
-    return await page("problem.html", who, community, setting=name, problem=_readable(found[0]) if found else "")
+    return await page("problem.html", who, community, problem=_readable(found[0]) if found else "")
 
 
 @blueprint.get("/communities/<community_id>/live")
@@ -298,7 +302,7 @@ def _text(value: Any) -> Any:
         return "\n".join(map(str, value))
     if value is None:
         return ""
-    return value if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return value if isinstance(value, bool) else str(value).removesuffix(".0")
 
 
 def _changes(given: dict[str, str], names: Sequence[str], view: View) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -333,8 +337,16 @@ def _value(name: str, text: str) -> Any:
     if typing.get_origin(plain) is list:
         return [line.strip() for line in text.split("\n") if line.strip()]
     if plain in {int, float}:
-        return None if not text.strip() else int(text) if plain is int else float(text)
+        return None if not text.strip() else int(text) if plain is int else _finite(text)
     return text
+
+
+def _finite(text: str) -> float:
+    """Raises ValueError."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
 
 
 def _version(given: dict[str, str]) -> int | None:

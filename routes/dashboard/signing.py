@@ -57,7 +57,8 @@ async def post_sign_in() -> Response:
 
 
 async def _begin(principal: Principal, credential: str) -> str:
-    sessions, until = sidecast().sessions, sidecast().access.ends_at(credential)
+    sidecast().log.audit("dashboard.signed_in", principal.name, result="SUCCESS")
+    sessions, until = sidecast().sessions, sidecast().access.ends_at(credential, principal)
     return await sessions.begin(principal, None if until else credential, until)
 
 
@@ -102,8 +103,8 @@ async def post_link() -> dict[str, str]:
     """A link that signs in once, for whoever has shown a key."""
     who = await visitor(COMMUNITY)
     credential = headers().get("authorization", "").partition(" ")[2].strip()
-    if who.session is not None or not credential:
-        raise APIError(403, "FORBIDDEN", "A link is made with a key.")
+    if who.session is not None or not credential or sidecast().access.ends_at(credential, who.principal):
+        raise APIError(403, "FORBIDDEN", "A link is made with a key, in the header Authorization.")
     return {"path": f"{HOME}enter/{await sidecast().sessions.link(credential)}"}
 
 
@@ -118,7 +119,9 @@ async def get_static(name: str) -> Response:
     if packed:
         response.headers["Content-Encoding"] = "gzip"
     response.headers["Vary"] = "Accept-Encoding"
-    response.headers["Cache-Control"] = f"public, max-age={KEPT_SECONDS}, immutable"
+    # An instance of another version asks for another file by this name.
+    same = files().address(name).endswith("?" + request.query_string.decode("latin-1"))
+    response.headers["Cache-Control"] = f"public, max-age={KEPT_SECONDS}, immutable" if same else "no-cache"
     return response
 
 

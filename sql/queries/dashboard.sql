@@ -115,11 +115,27 @@ select count(*) from gone;
 
 -- name: select_open(community_id, rows)
 -- What a community has under way, the newest first.
+with under_way as (
+    (
+        select *
+        from interactions
+        where state = 'received' and community_id = :community_id
+        order by received_at desc
+        limit :rows
+    )
+    union all
+    (
+        select *
+        from interactions
+        where ended_at is null and lease_until is not null and community_id = :community_id and state <> 'received'
+        order by received_at desc
+        limit :rows
+    )
+)
 select interaction_id, community_id, entity_id, platform, user_id, message_type, state, trigger_type, trigger_match,
     reason, provider, model, prompt_tokens, completion_tokens, attempts, fallback, timings, event, reply, received_at,
     ended_at, sealed
-from interactions
-where ended_at is null and community_id = :community_id
+from under_way
 order by received_at desc
 limit :rows;
 

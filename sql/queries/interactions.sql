@@ -237,12 +237,13 @@ from unsent u
 where i.interaction_id = u.interaction_id
 returning i.interaction_id, i.trigger_type;
 
--- name: hold_back_interaction(interaction_id, reason, sealed)!
+-- name: hold_back_interaction(interaction_id, reason, sealed)$
 -- A limit was full. The fence keeps whoever has taken it up from sending it.
 update interactions
 set state = 'suppressed', reason = :reason, fence = fence + 1, ended_at = now(), event = null, reply = null,
     lease_owner = null, lease_until = null, sealed = :sealed
-where interaction_id = :interaction_id and state in ('received', 'answering');
+where interaction_id = :interaction_id and state in ('received', 'answering')
+returning true;
 
 -- name: redrive_interactions(community_id)$
 -- Offer replies that the router did not take once more.

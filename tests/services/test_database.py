@@ -104,7 +104,7 @@ INDEXES = {
     "forget_conversations": "conversations_user_id",
     "select_spent": "ledger_by_community",
     "select_calls": "ledger_by_community",
-    "select_open": "interactions_under_way",
+    "select_open": "interactions_waiting",
     "search_communities": "communities_by_name",
     "select_communities": "communities_pkey",
     "select_numbers": "numbers_pkey",

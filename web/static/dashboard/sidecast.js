@@ -23,18 +23,26 @@ function follow(mark) {
   const list = document.querySelector(mark.dataset.refresh);
   const said = mark.textContent;
   let waiting = false;
-  const source = new EventSource(mark.dataset.live);
-  source.addEventListener("changed", () => {
-    if (waiting) return;
-    waiting = true;
-    setTimeout(() => { waiting = false; htmx.trigger(list, "submit"); }, 500);
-  });
-  source.onopen = () => { mark.textContent = said; };
-  source.onerror = () => { mark.textContent = "Not live at this moment: it is tried again."; };
+  let source;
+  function listen() {
+    source = new EventSource(mark.dataset.live);
+    source.addEventListener("changed", () => {
+      if (waiting) return;
+      waiting = true;
+      setTimeout(() => { waiting = false; htmx.trigger(list, "submit"); }, 500);
+    });
+    source.onopen = () => { mark.textContent = said; };
+    source.onerror = () => {
+      mark.textContent = "Not live at this moment: it is tried again.";
+      // The browser tries by itself, but not after a refusal.
+      if (source.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+    };
+  }
+  listen();
   addEventListener("pagehide", () => source.close());
 }
 
-const COLORS = { delivered: "#7540bf", not_said: "#b8860b", p50: "#1b7f3b", p95: "#b8860b", p99: "#c0392b", tokens: "#7540bf", ok: "#1b7f3b" };
+const COLORS = { delivered: "#7540bf", not_said: "#b8860b", p50: "#1b7f3b", p95: "#b8860b", p99: "#c0392b", tokens: "#7540bf", cost: "#7540bf", ok: "#1b7f3b" };
 
 function draw(charts) {
   const data = JSON.parse(charts.dataset.chart);
