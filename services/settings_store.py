@@ -148,7 +148,7 @@ class SettingsStore:
             sealed = None if given or moved else row["sealed_key"]
             if key is not None and key != "":
                 sealed = self._vault.seal(place_of_key(community_id, settings), _checked_key(key))
-            if given or changes.keys() & _CHAIN:
+            if (given and not key) or changes.keys() & _CHAIN:
                 self._check_chain(settings, "key" if sealed else "")
             written = await self._queries.update_settings(
                 connection, community_id=community_id, own=json.dumps(own), sealed_key=sealed
@@ -178,7 +178,7 @@ class SettingsStore:
             own = (json.loads(row["own"]) if row else {}) | changes
             given = {name: value for name, value in own.items() if value is not None and name != KEY}
             settings = _checked(resolve(below, given))
-            if changes.keys() & {*_CHAIN, KEY}:
+            if changes.keys() & _CHAIN:
                 self._check_chain(settings, "key" if changes.get(KEY) or (row and row["sealed_key"]) else "")
         except BadSettings as bad:
             return bad.problems

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from typing import Any, cast
+from uuid import UUID
 
 from prometheus_client import Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from embedded.parts import free_port
+from providers.base import Usage
 from services.database import Database
+from services.ledger import Account, Call
 from services.metrics import MOST_LABELS, Kept, Metrics
 from services.readings import Readings
 from tests.conftest import API, KEY, MakeService, Service, event
@@ -115,6 +118,8 @@ async def test_what_communities_spend_is_told_to_admins_alone(make_service: Make
     channel = event()["entity_id"]
     await service.answered(entity_id=channel)
     mine = await community(service, channel)
+    much = Usage(10**8, 0)  # more than those before it that are still there
+    service.sidecast.ledger.note(Call("embedded", "m", "ok", 0.1, much, account=Account(UUID(mine))))
     await service.sidecast.ledger.flush()
     issued = [await service.post("/keys", role=role) for role in ("service", f"community:{mine}")]
     others = [(await answer.get_json())["data"]["key"] for answer in issued]
