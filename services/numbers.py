@@ -30,6 +30,7 @@ HOUR = 3600
 DAY = 24 * HOUR
 MOST_KEPT = 50_000
 MOST_MODELS = 50
+MOST_LETTERS = 255
 # Buckets of time: each ends a quarter above the one before, from a millisecond on.
 RATIO = 1.25
 FIRST_SECONDS = 0.001
@@ -123,7 +124,7 @@ class Numbers:
         """A model's name; a server may tell any number of them."""
         if len(self._models) > MOST_KEPT:
             self._models.clear()
-        known, name = self._models.setdefault(whose, set()), f"{row['provider']}/{row['model']}"
+        known, name = self._models.setdefault(whose, set()), f"{row['provider']}/{_storable(row['model'])}"
         if name not in known and len(known) >= MOST_MODELS:
             return f"{row['provider']}/other"
         known.add(name)
@@ -188,6 +189,11 @@ def total(steps: Iterable[Step]) -> Step:
     for step in steps:
         whole = whole.merged(step)
     return whole
+
+
+def _storable(name: str) -> str:
+    """A name as far as PostgreSQL can hold it."""
+    return name[:MOST_LETTERS].replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _bucket(seconds: float) -> int:

@@ -153,29 +153,13 @@ class Sidecast:
         )
 
     def _make_main_path(self, settings: Settings, log: Log) -> None:
-        journal = self.interactions
-        self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
         composer = Composer(settings, self.cache, self._answers, self.ai, self.budgets, self.tracing, log)
         self.trial = Trial(composer)
         self.playground = Playground(self.valkey, self.communities)
-        deliveries = Deliveries(
-            settings,
-            journal,
-            self.communities,
-            self._contents,
-            self._leases,
-            self.router,
-            self._hashing,
-            self.bus,
-            self.metrics,
-            self.numbers,
-            self.tracing,
-            log,
-        )
         self._worker = Worker(
             settings,
             self._hashing,
-            journal,
+            self.interactions,
             self._leases,
             self.communities,
             self.cache,
@@ -186,7 +170,7 @@ class Sidecast:
             Gathering(self.database, settings, self.tracing),
             self.playground,
             self.limits,
-            deliveries,
+            self._make_deliveries(settings, log),
             self.bus,
             self._tasks,
             self.metrics,
@@ -199,7 +183,7 @@ class Sidecast:
             self.limits,
             self.cache,
             self._contents,
-            journal,
+            self.interactions,
             self._worker,
             self._tasks,
             self.metrics,
@@ -207,6 +191,23 @@ class Sidecast:
             self.tracing,
             log,
             settings.gather_seconds,
+        )
+
+    def _make_deliveries(self, settings: Settings, log: Log) -> Deliveries:
+        self.router = HttpRouter(settings) if settings.router_api_url else DevRouter()
+        return Deliveries(
+            settings,
+            self.interactions,
+            self.communities,
+            self._contents,
+            self._leases,
+            self.router,
+            self._hashing,
+            self.bus,
+            self.metrics,
+            self.numbers,
+            self.tracing,
+            log,
         )
 
     async def open(self) -> None:
