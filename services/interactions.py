@@ -102,6 +102,8 @@ class Outcome:
 
     interaction_id: UUID
     community_id: UUID
+    platform: str
+    message_type: str
     state: str
     trigger: Trigger
     reason: str | None

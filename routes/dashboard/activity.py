@@ -99,11 +99,12 @@ def _event(outcome: Outcome) -> ChatEvent:
         raise APIError(404, "NOT_FOUND", "Its text was not kept.")
     return ChatEvent(
         session_id="again",
+        message_type=outcome.message_type,
         message_content=outcome.message,
         user_id=f"again-{outcome.interaction_id}",
         username="viewer",
         entity_id="test:channel",
-        platform="twitch",
+        platform=outcome.platform,
     )
 
 

@@ -47,8 +47,8 @@ join interactions i using (entity_id, dedupe_key);
 
 -- name: select_interaction(interaction_id)^
 -- What became of an interaction.
-select interaction_id, community_id, state, trigger_type, trigger_match, reason, provider, model, prompt_tokens,
-    completion_tokens, attempts, timings, event, reply, sealed, ended_at,
+select interaction_id, community_id, platform, message_type, state, trigger_type, trigger_match, reason, provider,
+    model, prompt_tokens, completion_tokens, attempts, timings, event, reply, sealed, ended_at,
     extract(epoch from received_at)::float8 as received_at
 from interactions
 where interaction_id = :interaction_id;
