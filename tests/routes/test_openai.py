@@ -211,13 +211,15 @@ async def test_the_next_provider_answers_while_nothing_was_said(make_service: Ma
 async def test_equal_calls_in_flight_are_one_where_the_answer_would_be_the_same_or_may_be_shared(
     make_service: MakeService, temperature: float, cache: str, calls: int
 ) -> None:
-    stub = StubOpenAI(delay=0.2)
+    stub = StubOpenAI(delay=0.5)
     async with running(stub.app) as url:
         service = await make_service(ai_provider="waddleai", waddleai_base_url=url)
         asked: dict[str, Any] = {"model": "auto", "messages": HELLO, "temperature": temperature}
         headers = {"X-API-Key": KEY, "Cache-Control": cache}
         ask = [asyncio.create_task(service.client.post(BASE, json=asked, headers=headers)) for _ in range(6)]
         await asyncio.sleep(0.05)
+        while len(stub.requests) < calls:
+            await asyncio.sleep(0.01)
         ask.pop(0).cancel()  # the first to ask goes away; the others still get their answer
         answers = [await answer.get_json() for answer in await asyncio.gather(*ask)]
     assert {answer["choices"][0]["message"]["content"] for answer in answers} == {"Hello from the stub"}
