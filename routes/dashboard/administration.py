@@ -10,7 +10,7 @@ from uuid import UUID
 from quart import Response, request
 
 from routes.context import sidecast
-from routes.dashboard.room import blueprint, community_or_all, fields, page, visitor
+from routes.dashboard.room import blueprint, community_or_all, fields, page, visitor, whole_number
 from routes.errors import APIError
 from services.communities import Community
 from services.database import DatabaseUnavailable
@@ -39,7 +39,7 @@ async def post_key(community_id: str) -> Response:
     label, days = given.get("label", "").strip(), given.get("days", "")
     if len(label) > MAX_LABEL:
         raise APIError(400, "INVALID_REQUEST", f"A label has at most {MAX_LABEL} characters.")
-    if days and not (days.isdecimal() and len(days) < 5 and 1 <= int(days) <= 3650):
+    if days and not 1 <= (whole_number(days) or 0) <= 3650:
         raise APIError(400, "INVALID_REQUEST", "A key is valid for 1 to 3650 days; leave it empty for ever.")
     role = given.get("role", "") if _whose(community) is None else COMMUNITY
     if role not in ({ADMIN, SERVICE} if _whose(community) is None else {COMMUNITY}):
@@ -70,8 +70,7 @@ async def get_audit(community_id: str) -> str:
     """Who changed what, the newest first."""
     who = await visitor(COMMUNITY)
     community = await community_or_all(who, community_id)
-    given = request.args.get("before", "")
-    before = int(given) if given.isdecimal() and len(given) < 19 else LAST
+    before = whole_number(request.args.get("before", "")) or LAST
     entries = await sidecast().audit.entries(_whose(community), before, PAGE_ROWS)
     following = entries[-1].number if len(entries) == PAGE_ROWS else None
     return await page("audit.html", who, community, entries=entries, following=following)

@@ -29,6 +29,7 @@ from services.settings import DEFAULTS
 COOKIE = "sidecast_session"
 ALL = "all"
 MAX_FIELDS = 1_000
+MOST_DIGITS = 18
 # Nothing of it comes from elsewhere, and no script or style is in a page itself.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -156,6 +157,11 @@ async def form() -> dict[str, list[str]]:
 async def fields() -> dict[str, str]:
     """The fields of a form, the last of each name."""
     return {name: values[-1] for name, values in (await form()).items()}
+
+
+def whole_number(text: str) -> int | None:
+    """A number of a form or an address; None for what is none, or none that the database could have."""
+    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 async def community_of(who: Visitor, given: str) -> Community:

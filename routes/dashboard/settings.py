@@ -15,7 +15,7 @@ from quart import Response, request
 
 from config import allowed_values
 from routes.context import sidecast
-from routes.dashboard.room import blueprint, community_or_all, fields, go, name_in_path, page, visitor
+from routes.dashboard.room import blueprint, community_or_all, fields, go, name_in_path, page, visitor, whole_number
 from routes.errors import APIError
 from services.communities import Community
 from services.keys import COMMUNITY
@@ -62,7 +62,6 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 _NOT_FOR_ALL = {KEY, "base_url", "quiet_until"}
 _KEY_MEANS = "The key for this provider; it is sealed and never shown again."
-MANY_ROWS = 8
 LONG = 500
 PAGE_ROWS = 25
 LAST = 2**62
@@ -108,7 +107,7 @@ async def post_settings(community_id: str) -> Response:
     changes, problems = _changes(given, names, view)
     if changes and not problems:
         try:
-            changed = community.community_id, changes, _version(given), who.principal.name
+            changed = community.community_id, changes, whole_number(given.get("version", "")), who.principal.name
             view = _known(await sidecast().settings_store.change(*changed))
         except StaleVersion:
             problems = [("", "Someone else has changed the settings since you loaded them. Load the page again.")]
@@ -159,8 +158,7 @@ async def get_versions(community_id: str) -> str:
     """What the settings were, and who changed what."""
     who = await visitor(COMMUNITY)
     community = await community_or_all(who, community_id)
-    given = request.args.get("before", "")
-    before = int(given) if given.isdecimal() and len(given) < 19 else LAST
+    before = whole_number(request.args.get("before", "")) or LAST
     found = await sidecast().settings_store.versions(community.community_id, before, PAGE_ROWS + 1)
     rows = []
     for number, version in enumerate(found[:PAGE_ROWS]):
@@ -176,8 +174,9 @@ async def post_undo(community_id: str) -> Response:
     """Set everything as it was at a version."""
     who = await visitor(COMMUNITY)
     community = await community_or_all(who, community_id)
-    given = (await fields()).get("version", "")
-    version = int(given) if given.isdecimal() and len(given) < 19 else -1
+    version = whole_number((await fields()).get("version", ""))
+    if version is None:
+        raise APIError(404, "NOT_FOUND", "That version is not known any more.")
     try:
         view = await sidecast().settings_store.undo(community.community_id, version, who.principal.name)
     except BadSettings as bad:
@@ -347,11 +346,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError
     return value
-
-
-def _version(given: dict[str, str]) -> int | None:
-    text = given.get("version", "")
-    return int(text) if text.isdecimal() and len(text) < 19 else None
 
 
 def _readable(problem: str) -> str:
